@@ -1,0 +1,64 @@
+"""State space layers, plugin host and training engine.
+
+Importing this package imports torch and the layers, never the training engine's libraries.
+"""
+
+from __future__ import annotations
+
+from ssm_core.config import build_mixer, make_config
+from ssm_core.errors import SsmError
+from ssm_core.hookspecs import hookimpl, hookspec
+from ssm_core.layers.attention import Attention, AttentionConfig
+from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
+from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.plugins import PluginHost, plugin_host
+from ssm_core.specs import (
+    CommandSpec,
+    DataBundle,
+    DataInfo,
+    DatasetSpec,
+    ExtensionSpec,
+    MixerSpec,
+    ModelSpec,
+    RecipeSpec,
+    TaskSpec,
+    recipes_in,
+)
+from ssm_core.task import Task
+from ssm_core.tower import Tower, TowerConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RNN",
+    "Attention",
+    "AttentionConfig",
+    "BiMamba",
+    "BiMambaConfig",
+    "CommandSpec",
+    "DataBundle",
+    "DataInfo",
+    "DatasetSpec",
+    "ExtensionSpec",
+    "Mamba",
+    "MambaConfig",
+    "MixerSpec",
+    "ModelSpec",
+    "PluginHost",
+    "RNNConfig",
+    "RecipeSpec",
+    "SequenceLayer",
+    "SsmError",
+    "Task",
+    "TaskSpec",
+    "Tower",
+    "TowerConfig",
+    "build_mixer",
+    "hookimpl",
+    "hookspec",
+    "make_config",
+    "plugin_host",
+    "recipes_in",
+]

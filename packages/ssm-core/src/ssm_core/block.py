@@ -1,0 +1,104 @@
+"""One pre-norm residual block: a mixer over the steps and, if wanted, an MLP over the channels.
+
+Sources: Gu & Dao 2023, arXiv:2312.00752, section 3.4; Xiong et al. 2020, arXiv:2002.04745
+(pre-norm); Huang et al. 2016, arXiv:1603.09382 (drop path).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn import functional as F
+
+from ssm_core.layers.checks import int_from, probability
+from ssm_core.layers.protocol import LayerState, SequenceLayer
+from ssm_core.norm import NormName, at_least_float32, make_norm
+from ssm_core.shapes import Activations
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU between, on every step by itself: (b, l, d) -> (b, l, d)."""
+
+    def __init__(self, d_model: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, hidden)
+        self.fc2 = nn.Linear(hidden, d_model)
+
+    def forward(self, x: Activations) -> Activations:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """In training, drop a whole residual branch per sequence with probability `rate`.
+
+    The branches that stay are divided by 1 - rate, so that the expected value does not change.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = probability("DropPath", "rate", rate)
+
+    def forward(self, x: Activations) -> Activations:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty(x.shape[0], 1, 1).bernoulli_(1.0 - self.rate)
+        return x * keep.div_(1.0 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class Block(SequenceLayer):
+    """r = x + drop(mixer(norm(x))), then r + drop(mlp(norm2(r))) if there is an MLP.
+
+    The residual stream is float32 (or float64) whatever the type of x, of the weights or of
+    autocast; the norm hands the mixer the type of its weights. The state is the mixer's.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        mixer: SequenceLayer,
+        mlp_hidden: int = 0,
+        norm: NormName = "rms",
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        """Wrap `mixer`.
+
+        Args:
+            mlp_hidden: hidden channels of the MLP; 0 means no MLP.
+            norm: "rms" or "layer".
+            dropout: probability of dropping a number of a branch's output in training.
+            drop_path: probability of dropping a whole branch of a sequence in training.
+        Raises:
+            ConfigError: a value out of range.
+        """
+        super().__init__()
+        int_from(0, "Block", "mlp_hidden", mlp_hidden)
+        self.d_model = d_model
+        self.causal = mixer.causal
+        self.norm = make_norm(norm, d_model)
+        self.mixer = mixer
+        self.norm2 = make_norm(norm, d_model) if mlp_hidden else None
+        self.mlp = MLP(d_model, mlp_hidden) if mlp_hidden else None
+        self.drop = nn.Sequential(
+            nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
+        )
+
+    def forward(
+        self, x: Activations, state: LayerState | None = None, return_state: bool = False
+    ) -> Activations | tuple[Activations, LayerState]:
+        """Add both branches to x (b, l, d); see `SequenceLayer.forward`."""
+        self.check_call(x, state, return_state)
+        residual = at_least_float32(x)
+        branch = self.mixer(self.norm(residual), state=state, return_state=return_state)
+        if return_state:
+            branch, state = branch
+        residual = residual + self.drop(branch)
+        if self.mlp is not None and self.norm2 is not None:
+            residual = residual + self.drop(self.mlp(self.norm2(residual)))
+        return (residual, state) if return_state else residual
+
+    def initial_state(self, batch: int) -> LayerState:
+        """Return the mixer's state before the first step, for `batch` sequences."""
+        return self.mixer.initial_state(batch)

@@ -1,0 +1,20 @@
+"""What ssm-core itself offers, registered through the same hooks as anybody's plugin."""
+
+from __future__ import annotations
+
+from ssm_core.hookspecs import hookimpl
+from ssm_core.layers.attention import Attention, AttentionConfig
+from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
+from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.specs import MixerSpec
+
+
+@hookimpl
+def ssm_register_mixers() -> list[MixerSpec]:
+    return [
+        MixerSpec("mamba", MambaConfig, Mamba, "Mamba (S6), causal"),
+        MixerSpec("bimamba", BiMambaConfig, BiMamba, "Mamba in both directions"),
+        MixerSpec("rnn", RNNConfig, RNN, "Elman RNN (torch.nn.RNN), the classic baseline"),
+        MixerSpec("attention", AttentionConfig, Attention, "multi-head self-attention (SDPA)"),
+    ]

@@ -1,0 +1,73 @@
+"""Entry point: finds the command, runs it, turns a user's error into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ssm_core.errors import SsmError, UnknownNameError
+
+USAGE = """usage: ssm-train COMMAND ...
+
+  list [KIND]              what the installed packages offer
+  show RECIPE [--...]      the resolved configuration as YAML
+  fit RECIPE [--...]       train; `ssm-train fit RECIPE --help` lists every option
+  eval RUN                 evaluate a trained run
+  report RUN [RUN ...]     table, curves and pictures
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `ssm-train`; returns the exit code (0 fine, 2 the user's error, 1 ours, 130 Ctrl-C)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("ssm-train: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has gone
+        sys.stderr.close()
+        return 0
+    except SsmError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"ssm-train: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            f"ssm-train: internal error: {text} (run again with --debug to see where)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    from ssm_core.cli.commands import BUILT_IN, run_plugin_command
+    from ssm_core.plugins import plugin_host
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        host = plugin_host()
+        extra = [
+            f"  {name:<24} {registered.spec.summary}"
+            for name, registered in host.table("commands").items()
+        ]
+        print(USAGE + "\n".join([*extra, "", "--debug shows the traceback of an error."]))
+        return 0
+    if words[0] == "--version":
+        from ssm_core.train.folder import versions
+
+        print("\n".join(f"{name} {number}" for name, number in versions().items()))
+        return 0
+    command, rest = words[0], words[1:]
+    if command in BUILT_IN:
+        return BUILT_IN[command](plugin_host(), rest)
+    commands = plugin_host().table("commands")
+    if command not in commands:
+        raise UnknownNameError.of("command", command, [*BUILT_IN, *commands])
+    return run_plugin_command(commands[command].spec, rest)

@@ -1,0 +1,63 @@
+"""Strict typed configuration from mappings: unknown keys are errors that name the nearest key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.plugins import plugin_host
+
+T = TypeVar("T")
+
+
+def make_config(cls: type[T], options: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from `options`, checking every key and every type.
+
+    Args:
+        cls: a dataclass; nested dataclass fields take nested mappings.
+        options: field name -> value, as read from YAML.
+        where: dotted place shown in errors, e.g. "model.mixer_options".
+    Raises:
+        UnknownNameError: a key that `cls` does not have; names the nearest ones.
+        ConfigError: a value of the wrong type, or one that `cls` itself refuses.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    check_keys(cls, options, where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "it")
+    try:
+        return parser.instantiate(parser.parse_object({"it": dict(options)})).it
+    except ArgumentError as error:
+        raise ConfigError(
+            one_line(error).replace('"it.', f'"{where}.').replace("it.", "")
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {one_line(error)}") from error
+
+
+def check_keys(cls: type, options: Mapping[str, Any], where: str) -> None:
+    """Raise `UnknownNameError` for the first key that the dataclass `cls` does not have."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in options:
+        if key not in fields:
+            raise UnknownNameError.of("key", f"{where}.{key}", [f"{where}.{f}" for f in fields])
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split())
+
+
+def build_mixer(name: str, d_model: int, options: Mapping[str, Any] | None = None) -> Any:
+    """Build a registered sequence layer by name.
+
+    Args:
+        name: "mamba", "bimamba", "rnn", "attention" or a plugin's mixer (`ssm-train list mixers`).
+        d_model: width of the input and the output.
+        options: fields of that mixer's configuration.
+    """
+    spec = plugin_host().get("mixers", name)
+    return spec.build(d_model, make_config(spec.config, options or {}, f"mixer_options ({name})"))

@@ -1,0 +1,121 @@
+"""What every sequence layer can do: run over a sequence, in pieces, or one step at a time.
+
+    y = layer(x)                                         # (b, l, d) -> (b, l, d)
+    y, state = layer(x, state=state, return_state=True)  # continue; state=None starts anew
+    y_t, state = layer.step(x_t, state)                  # (b, d) -> (b, d)
+    state = layer.initial_state(batch)                   # the state before the first step
+
+All three give the same y for the same x. A state is a NamedTuple of tensors (a pytree) with the
+batch as first axis. Layers never write into a state they were given, and gradients flow into and
+out of it; `detach` it for truncated backpropagation through time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from ssm_core.shapes import Activations, OneStep
+from ssm_kernels.errors import ShapeError, SsmError
+
+LayerState: TypeAlias = Any
+"""A NamedTuple of tensors, or (tower) a tuple of those; each layer has its own."""
+
+
+class CausalityError(SsmError, RuntimeError):
+    """A state or a single step was asked of a layer whose output depends on later steps."""
+
+
+class StateError(SsmError, ValueError):
+    """A state that does not belong to the layer or to the batch it was given with."""
+
+
+class SequenceLayer(nn.Module):
+    """Base of all sequence layers.
+
+    A subclass sets `d_model` and `causal`, calls `check_call` first in `forward`, and, if it is
+    causal, sets `state_type` and implements `initial_state`.
+
+    Attributes:
+        d_model: width of input and output.
+        causal: whether y[t] depends on x[0..t] only. States and steps exist only then.
+        state_type: class of the layer's state, a NamedTuple (a plain tuple for blocks and towers).
+    """
+
+    d_model: int
+    causal: bool = True
+    state_type: type[tuple[Any, ...]] = tuple
+
+    def forward(
+        self, x: Activations, state: LayerState | None = None, return_state: bool = False
+    ) -> Activations | tuple[Activations, LayerState]:
+        """Map x (b, l, d) to y (b, l, d), any l >= 0.
+
+        Args:
+            state: where to continue from; None means the zero state.
+            return_state: also return the state after the last step.
+        Raises:
+            ShapeError: x is not (b, l, d_model).
+            StateError: the state is of another layer or another batch size.
+            CausalityError: a state was given to or asked of a layer that is not causal.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+
+    def initial_state(self, batch: int) -> LayerState:
+        """Return the state before the first step, for `batch` sequences.
+
+        Raises:
+            CausalityError: the layer is not causal.
+        """
+        self._require_causal("initial_state")
+        raise NotImplementedError(f"{type(self).__name__} does not implement initial_state")
+
+    def step(self, x_t: OneStep, state: LayerState) -> tuple[OneStep, LayerState]:
+        """Map one step x_t (b, d) to y_t (b, d) and return the next state.
+
+        Raises:
+            ShapeError: x_t is not (b, d_model).
+            CausalityError: the layer is not causal.
+        """
+        self._require_causal("step")
+        if x_t.dim() != 2 or x_t.shape[1] != self.d_model:
+            raise ShapeError(
+                f"{type(self).__name__}.step: x_t has shape {tuple(x_t.shape)}, "
+                f"expected (b, d) = (b, {self.d_model}); pass a whole sequence to the layer itself"
+            )
+        y, state = self(x_t.unsqueeze(1), state=state, return_state=True)
+        return y.squeeze(1), state
+
+    def check_call(self, x: Tensor, state: LayerState | None, return_state: bool) -> None:
+        """Check the arguments of `forward`; raise as documented there."""
+        if x.dim() != 3 or x.shape[2] != self.d_model:
+            raise ShapeError(
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, "
+                f"expected (b, l, d) = (b, l, {self.d_model})"
+            )
+        if state is not None or return_state:
+            self._require_causal("a state")
+        if state is not None:
+            self._check_state(x.shape[0], state)
+
+    def _check_state(self, batch: int, state: LayerState) -> None:
+        name, expected = type(self).__name__, self.state_type
+        if not isinstance(state, expected):
+            raise StateError(
+                f"{name}: state is a {type(state).__name__}, expected {expected.__name__}; "
+                "start from initial_state(batch)"
+            )
+        for field in state:
+            if isinstance(field, Tensor) and field.shape[:1] != (batch,):
+                raise StateError(
+                    f"{name}: state has shape {tuple(field.shape)} for a batch of {batch}, "
+                    f"expected {batch} as its first axis"
+                )
+
+    def _require_causal(self, wanted: str) -> None:
+        if not self.causal:
+            raise CausalityError(
+                f"{type(self).__name__}: {wanted} needs a causal layer, but this one reads later "
+                "steps too; call it on whole sequences, or use a causal layer"
+            )

@@ -1,0 +1,83 @@
+"""The vanilla (Elman) RNN as a baseline: `torch.nn.RNN` with the protocol of a sequence layer.
+
+Source: Elman 1990, "Finding structure in time".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from torch import nn
+
+from ssm_core.layers.checks import one_of, positive_int
+from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.shapes import Activations, HiddenState
+
+Nonlinearity = Literal["tanh", "relu"]
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    """Options of a vanilla RNN.
+
+    Attributes:
+        hidden: hidden units; None means as many as the model has channels.
+        nonlinearity: "tanh" or "relu".
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    hidden: int | None = None
+    nonlinearity: Nonlinearity = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None:
+            positive_int("RNNConfig", "hidden", self.hidden)
+        one_of("RNNConfig", "nonlinearity", self.nonlinearity, get_args(Nonlinearity))
+
+
+class RNNState(NamedTuple):
+    """State of a vanilla RNN."""
+
+    hidden: HiddenState
+    """(b, h): the hidden units after the last step."""
+
+
+class RNN(SequenceLayer):
+    """Vanilla RNN, (b, l, d) -> (b, l, d): h[t] = tanh(W x[t] + U h[t-1] + bias).
+
+    The hidden units are the output if there are d of them; otherwise `out_proj` maps them to d.
+
+    Cost: O(b l h (d + h)) time, one step after the other.
+    """
+
+    state_type = RNNState
+
+    def __init__(self, d_model: int, config: RNNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RNNConfig()
+        self.d_model = positive_int("RNN", "d_model", d_model)
+        hidden = config.hidden or d_model
+        self.rnn = nn.RNN(d_model, hidden, nonlinearity=config.nonlinearity, batch_first=True)
+        self.out_proj: nn.Module = nn.Identity()
+        if hidden != d_model:
+            self.out_proj = nn.Linear(hidden, d_model)
+
+    def forward(
+        self, x: Activations, state: RNNState | None = None, return_state: bool = False
+    ) -> Activations | tuple[Activations, RNNState]:
+        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
+        self.check_call(x, state, return_state)
+        state = self.initial_state(x.shape[0]) if state is None else state
+        if x.shape[1] == 0:  # torch.nn.RNN refuses an empty sequence
+            return (x, state) if return_state else x
+        hidden, last = self.rnn(x, state.hidden.to(x.dtype).unsqueeze(0))
+        y = self.out_proj(hidden)
+        return (y, RNNState(last.squeeze(0))) if return_state else y
+
+    def initial_state(self, batch: int) -> RNNState:
+        """Return the zero state for `batch` sequences."""
+        weight = next(self.rnn.parameters())
+        return RNNState(weight.new_zeros(batch, self.rnn.hidden_size))

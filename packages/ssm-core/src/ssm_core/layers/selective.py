@@ -1,0 +1,147 @@
+"""One direction of a Mamba mixer: convolution, input-dependent projections, selective scan.
+
+Mamba has one such direction, bidirectional Mamba two over the same input. Everything runs in the
+layout (b, l, E); the operators take strides and a direction, so nothing is transposed or flipped.
+
+Source: Gu & Dao 2023, arXiv:2312.00752, Algorithm 2 and section 3.4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_step_size_bias
+from ssm_core.norm import at_least_float32
+from ssm_core.shapes import ConvState, Inner, ScanState, StepSizes
+from ssm_kernels import causal_conv1d, selective_scan
+
+
+class SelectiveSizes(NamedTuple):
+    """Sizes and initial step sizes of one direction."""
+
+    d_inner: int
+    d_state: int
+    d_conv: int
+    dt_rank: int
+    dt_range: tuple[float, float, float]  # least, greatest and floor of the initial step size
+    conv_bias: bool
+
+
+class SelectiveDirection(NamedTuple):
+    """The parameters of one direction; the mixer owns them under the names of its checkpoints."""
+
+    conv1d: nn.Conv1d
+    x_proj: nn.Linear
+    dt_proj: nn.Linear
+    A_log: nn.Parameter
+    D: nn.Parameter
+
+
+class MambaState(NamedTuple):
+    """State of one direction, enough to continue a sequence exactly."""
+
+    conv: ConvState
+    """(b, E, k - 1): the last inputs of the convolution, before bias and activation."""
+    ssm: ScanState
+    """(b, E, n): state of the scan."""
+
+
+def make_direction(sizes: SelectiveSizes) -> SelectiveDirection:
+    """Create the parameters of one direction with their initial values.
+
+    A = -exp(A_log) starts as -1, -2, .., -n in every channel, D as 1, the step sizes log-uniform in
+    `dt_range`. A_log, D and dt_proj.bias are float32 and exempt from weight decay.
+    """
+    d_inner, d_state, d_conv, dt_rank, dt_range, conv_bias = sizes
+    # Only the parameters of this module are used, for the names and the shapes of the checkpoints.
+    conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, bias=conv_bias)
+    x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+
+    dt_proj = nn.Linear(dt_rank, d_inner, bias=True)
+    # Keeps the variance of the step size at initialisation, whatever the rank.
+    nn.init.uniform_(dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
+    init_step_size_bias(dt_proj.bias, *dt_range)
+    exempt_from_reinit(exempt_from_weight_decay(dt_proj.bias))
+
+    A_row = torch.arange(1, d_state + 1, dtype=torch.float32).log()
+    A_log = exempt_from_weight_decay(nn.Parameter(A_row.repeat(d_inner, 1)))
+    D = exempt_from_weight_decay(nn.Parameter(torch.ones(d_inner, dtype=torch.float32)))
+    return SelectiveDirection(conv1d, x_proj, dt_proj, A_log, D)
+
+
+def run_direction(
+    direction: SelectiveDirection,
+    x: Inner,
+    z: Inner | None,
+    state: MambaState | None = None,
+    reverse: bool = False,
+) -> tuple[Inner, MambaState]:
+    """Convolve, project and scan x (b, l, E), gated by z.
+
+    Bias and softplus of the step size, the skip D x and the gate silu(z) happen inside the scan, in
+    float32 also under autocast.
+
+    Returns:
+        y (b, l, E) and the state after the last step (the first one if `reverse`).
+    """
+    x, conv_state = _convolve(direction, x, None if state is None else state.conv, reverse)
+    delta, B, C = _project(direction, x)
+    y, ssm_state = selective_scan(
+        x,
+        delta,
+        -torch.exp(at_least_float32(direction.A_log)),
+        B,
+        C,
+        direction.D,
+        z,
+        direction.dt_proj.bias,
+        delta_softplus=True,
+        initial_state=None if state is None else state.ssm,
+        return_final_state=True,
+        reverse=reverse,
+    )
+    return y, MambaState(conv_state, ssm_state)
+
+
+def step_sizes_of(direction: SelectiveDirection, x: Inner, reverse: bool = False) -> StepSizes:
+    """Return the step sizes Delta (b, l, E) that `run_direction` uses for x, in float32."""
+    x, _ = _convolve(direction, x, None, reverse)
+    delta, _, _ = _project(direction, x)
+    return F.softplus(at_least_float32(delta) + at_least_float32(direction.dt_proj.bias))
+
+
+def zero_state(direction: SelectiveDirection, batch: int) -> MambaState:
+    """Return the state before the first step of `batch` sequences."""
+    d_inner, d_state = direction.A_log.shape
+    d_conv = direction.conv1d.weight.shape[2]
+    zeros = at_least_float32(direction.conv1d.weight.new_zeros(()))
+    return MambaState(
+        zeros.new_zeros(batch, d_inner, d_conv - 1), zeros.new_zeros(batch, d_inner, d_state)
+    )
+
+
+def _convolve(
+    direction: SelectiveDirection, x: Inner, state: ConvState | None, reverse: bool
+) -> tuple[Inner, ConvState]:
+    y, final_state = causal_conv1d(
+        x,
+        direction.conv1d.weight.squeeze(1),  # (E, 1, k) -> (E, k)
+        direction.conv1d.bias,
+        activation="silu",
+        initial_state=state,
+        return_final_state=True,
+        reverse=reverse,
+    )
+    return y, final_state
+
+
+def _project(direction: SelectiveDirection, x: Inner) -> tuple[Inner, Tensor, Tensor]:
+    """Return the step size before bias and softplus (b, l, E), B (b, l, n) and C (b, l, n)."""
+    dt_rank, d_state = direction.dt_proj.weight.shape[1], direction.A_log.shape[1]
+    dt, B, C = direction.x_proj(x).split([dt_rank, d_state, d_state], dim=-1)
+    # Without the bias: it enters inside the scan, in float32.
+    return F.linear(dt, direction.dt_proj.weight), B, C

@@ -1,0 +1,74 @@
+"""Normalisation over channels: RMSNorm and LayerNorm with statistics in float32.
+
+Both return the type of their weight, whatever the type of the residual stream: a model in bfloat16
+keeps its residual in float32 and still feeds bfloat16 to its mixers.
+
+Sources: Zhang & Sennrich 2019, arXiv:1910.07467 (RMSNorm); Ba et al. 2016, arXiv:1607.06450
+(LayerNorm).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssm_core.layers.checks import one_of, positive_int
+from ssm_core.shapes import Activations
+
+NormName = Literal["rms", "layer"]
+NORM_NAMES: tuple[str, ...] = get_args(NormName)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float32, or untouched if it is float32 or float64."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class RMSNorm(nn.Module):
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last axis; no mean removal, no bias."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(positive_int("RMSNorm", "d_model", d_model)))
+        self.eps = eps
+
+    def forward(self, x: Activations) -> Activations:
+        """Normalise x (..., d); the result has the type of `weight`."""
+        x = at_least_float32(x)
+        y = F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return y.to(self.weight.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class LayerNorm(nn.Module):
+    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(positive_int("LayerNorm", "d_model", d_model)))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.eps = eps
+
+    def forward(self, x: Activations) -> Activations:
+        """Normalise x (..., d); the result has the type of `weight`."""
+        x = at_least_float32(x)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, weight.shape, weight, bias, self.eps).to(self.weight.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def make_norm(name: NormName, d_model: int) -> RMSNorm | LayerNorm:
+    """Return the norm called `name`, "rms" or "layer".
+
+    Raises:
+        ConfigError: another name.
+    """
+    one_of("make_norm", "name", name, NORM_NAMES)
+    return RMSNorm(d_model) if name == "rms" else LayerNorm(d_model)

@@ -1,0 +1,38 @@
+"""The one alphabet of shapes, and the named tensor types of every annotation.
+
+Axes are lower case, matrices upper case as in the papers, so `B` is never the batch:
+
+    b  batch            l  steps (sequence length)      d  channels of the model
+    n  states           h  heads                        p  channels of one head
+    k  kernel width     c  image channels               y x  rows and columns of an image
+    E  d_inner = expand * d, the width inside a Mamba mixer
+    R  dt_rank, the rank of the projection that makes the step size
+
+Tensors between layers are (b, l, d). The types below are `Annotated[Tensor, "axes"]`: a type
+checker sees a `Tensor`, a reader sees the shape. Nothing is checked at run time by the annotation
+itself; the layers check their inputs where a user can get them wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from torch import Tensor
+
+Activations: TypeAlias = Annotated[Tensor, "b l d"]
+"""What flows between layers."""
+OneStep: TypeAlias = Annotated[Tensor, "b d"]
+"""One step of `Activations`."""
+Inner: TypeAlias = Annotated[Tensor, "b l E"]
+"""Activations inside a Mamba mixer."""
+StepSizes: TypeAlias = Annotated[Tensor, "b l E"]
+"""Step sizes Delta > 0, unit: steps."""
+
+ConvState: TypeAlias = Annotated[Tensor, "b E k-1"]
+"""The last k - 1 inputs of a causal convolution, oldest first."""
+ScanState: TypeAlias = Annotated[Tensor, "b E n"]
+"""State of a selective scan."""
+HiddenState: TypeAlias = Annotated[Tensor, "b h"]
+"""State of a vanilla RNN (here h counts hidden units)."""
+HeadCache: TypeAlias = Annotated[Tensor, "b h l p"]
+"""Keys or values of attention, all steps seen so far."""

@@ -1,0 +1,167 @@
+"""What a plugin hands to the host: one small frozen record per kind of thing.
+
+`config` is always a dataclass: its fields are the options a user may set, its docstring their help.
+`build` should import heavy modules inside, so that `ssm-train list` stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from ssm_core.layers.protocol import SequenceLayer
+    from ssm_core.task import Task
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model must know about the data it is built for; stored in every run folder.
+
+    Attributes:
+        input_shape: one example without the batch axis, e.g. (c, y, x) or (l,).
+        n_outputs: number of classes, or size of the vocabulary.
+        labels: a name for each output (class names, characters); may be empty.
+    """
+
+    input_shape: tuple[int, ...]
+    n_outputs: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """Training and evaluation data.
+
+    Map-style datasets of (input, target) pairs. A dataset with `__getitems__` returns whole
+    batches at once and must come with the `collate` that accepts them.
+    """
+
+    train: Dataset[Any]
+    evaluation: Dataset[Any]
+    info: DataInfo
+    collate: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A whole model: `build(config, data_info)` returns the module, `config` its options."""
+
+    name: str
+    config: type
+    build: Callable[[Any, DataInfo], nn.Module]
+    summary: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class MixerSpec:
+    """A sequence layer that any tower can use: `build(d_model, config)`."""
+
+    name: str
+    config: type
+    build: Callable[[int, Any], SequenceLayer]
+    summary: str
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set: `build(config)` finds (or downloads) it, or raises `DataError`."""
+
+    name: str
+    config: type
+    build: Callable[[Any], DataBundle]
+    summary: str
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What is learned: `build(config, data_info)` returns a `ssm_core.task.Task`."""
+
+    name: str
+    config: type
+    build: Callable[[Any, DataInfo], Task]
+    summary: str
+
+
+@dataclass(frozen=True)
+class RecipeSpec:
+    """A named YAML file: a complete configuration of a run."""
+
+    name: str
+    path: Path
+    summary: str
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A further `ssm-train` command.
+
+    `configure(parser)` adds arguments to a `jsonargparse.ArgumentParser`; `run(arguments)` does
+    the work and returns the exit code.
+    """
+
+    name: str
+    summary: str
+    configure: Callable[[Any], None]
+    run: Callable[[Any], int]
+
+
+@dataclass(frozen=True)
+class ExtensionSpec:
+    """An optional section of a run, chosen by `--SECTION NAME` and set by `--SECTION.key value`.
+
+    `build(config)` returns an object whose `@hookimpl` methods take part in that run only.
+
+    Attributes:
+        section: configuration key and option, e.g. "prune".
+        kind: plural used by `ssm-train list KIND`, e.g. "pruners".
+    """
+
+    section: str
+    kind: str
+    name: str
+    config: type
+    build: Callable[[Any], object]
+    summary: str
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A spec together with the distribution that offers it."""
+
+    spec: Any
+    provider: str
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The configuration of something that has no options."""
+
+
+def recipes_in(folder: Path) -> list[RecipeSpec]:
+    """One `RecipeSpec` per `*.yaml` in `folder`; its `summary:` key is the one-line help."""
+    import yaml
+
+    specs = []
+    for path in sorted(folder.glob("*.yaml")):
+        content: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        specs.append(RecipeSpec(path.stem, path, str(content.get("summary", ""))))
+    return specs
+
+
+@dataclass
+class BrokenPlugin:
+    """An entry point that could not be loaded, kept so that it can be named when it matters."""
+
+    provider: str
+    entry_point: str
+    error: str = field(default="")
+
+    def __str__(self) -> str:
+        return f"{self.provider} (entry point {self.entry_point!r}): {self.error}"

@@ -1,0 +1,1 @@
+"""The training engine behind `ssm-train`: configuration, loop, checkpoints, reports."""

@@ -1,0 +1,161 @@
+"""Put a run together, train it and leave a complete run folder behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssm_core.errors import CheckpointError
+from ssm_core.plugins import PluginHost
+from ssm_core.train import folder as run_folder
+from ssm_core.train.batches import eval_loader, train_loader
+from ssm_core.train.checkpoint import load_state
+from ssm_core.train.loggers import read_metrics
+from ssm_core.train.loop import train
+from ssm_core.train.optim import make_optimizer, make_scheduler
+from ssm_core.train.recorder import Recorder
+from ssm_core.train.resolve import ResolvedConfig
+from ssm_core.train.restore import weights_metadata
+from ssm_core.train.run import Run
+
+
+def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) -> Run:
+    """Train a run in `folder`, from its checkpoint if `resume` and there is one.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another model; nothing is touched.
+    """
+    checkpoint = folder / run_folder.LAST
+    state = load_state(checkpoint) if resume and checkpoint.is_file() else None
+    run = prepare(host, config, folder)
+    zero = run.fabric.is_global_zero
+    error: BaseException | None = None
+    recorder: Recorder | None = None
+    began = time.monotonic()
+    try:
+        run.hooks.ssm_run_start(run=run)
+        recorder = _recorder(run, state, checkpoint)
+        if zero:
+            run_folder.write_static(folder, config.to_yaml(), run.info)
+            run_folder.write_status(folder, "running", step=run.step)
+        train(run, recorder)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        outcome = _outcome(run, error)
+        if recorder is not None:
+            finished = outcome == "finished"
+            recorder.close(weights_metadata(run) if finished else None)
+        try:
+            run.hooks.ssm_run_end(run=run, error=error)
+        except BaseException:
+            outcome = "failed"
+            raise
+        finally:
+            if zero and (folder / "config.yaml").is_file():
+                seconds = round(time.monotonic() - began, 3)
+                run_folder.write_status(folder, outcome, **_figures(run), seconds=seconds)
+    return run
+
+
+def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
+    """Build data, model, optimizer and extensions of a run; nothing is written."""
+    options = config.trainer
+    fabric = make_fabric(options.accelerator, options.precision)
+    fabric.launch()
+    torch.manual_seed(options.seed)
+    data = config.specs["data"].build(config.typed["data"])
+    task = config.specs["task"].build(config.typed["task"], data.info)
+    module = config.specs["model"].build(config.typed["model"], data.info)
+    torch.manual_seed(options.seed + fabric.global_rank)  # dropout differs between processes
+    extensions = [
+        spec.build(config.typed[section])
+        for section, spec in config.specs.items()
+        if section in host.extension_sections
+    ]
+    module = module.to(fabric.device)
+    optimizer = make_optimizer(module, config.optim)
+    model, optimizer = fabric.setup(module, optimizer)
+    world, rank = fabric.world_size, fabric.global_rank
+    loader = train_loader(data, config.loader, options.seed, rank, world)
+    steps_per_epoch = len(loader)
+    if steps_per_epoch == 0:
+        from ssm_core.errors import DataError
+
+        raise DataError(f"data {config.specs['data'].name!r} has no training examples")
+    total = _total_steps(options.max_epochs, options.max_steps, steps_per_epoch)
+    return Run(
+        config=config,
+        folder=folder,
+        fabric=fabric,
+        info=data.info,
+        task=task,
+        module=module,
+        model=model,
+        optimizer=optimizer,
+        scheduler=make_scheduler(optimizer, config.optim, total),
+        train_loader=loader,
+        eval_loader=eval_loader(data, config.loader, rank, world),
+        hooks=host.run_manager(extensions).hook,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+    )
+
+
+def make_fabric(accelerator: str, precision: str) -> Any:
+    """A Fabric for this process: alone, or one of those that torchrun started."""
+    from lightning_fabric import Fabric
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Fabric(
+        accelerator=accelerator,
+        precision=precision,  # type: ignore[arg-type]
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+    )
+
+
+def _recorder(run: Run, state: Mapping[str, Any] | None, checkpoint: Path) -> Recorder:
+    try:
+        return Recorder(run, state)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint}: does not fit this run: {reason}") from error
+
+
+def _total_steps(max_epochs: int | None, max_steps: int | None, steps_per_epoch: int) -> int:
+    by_epochs = max_epochs * steps_per_epoch if max_epochs is not None else None
+    return min(n for n in (by_epochs, max_steps) if n is not None)
+
+
+def _outcome(run: Run, error: BaseException | None) -> str:
+    if isinstance(error, KeyboardInterrupt) or run.stop_reason == "interrupted":
+        return "interrupted"
+    return "failed" if error is not None else "finished"
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """The last value of every metric, for tables."""
+    curves = read_metrics(run.folder / "metrics.csv")
+    return {
+        "step": run.step,
+        "epoch": run.epoch,
+        "stop_reason": run.stop_reason,
+        "parameters": sum(p.numel() for p in run.module.parameters()),
+        "steps_per_epoch": run.steps_per_epoch,
+        "monitor": run.task.monitor,
+        "metrics": {name: points[-1][1] for name, points in curves.items()},
+        "step_s": _median([value for _, value in curves.get("time/step_s", [])]),
+    }
+
+
+def _median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None

@@ -1,0 +1,108 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from ssm_core.train.evaluate import evaluate
+from ssm_core.train.progress import ProgressBar
+from ssm_core.train.recorder import Recorder
+from ssm_core.train.run import Run
+
+
+def train(run: Run, recorder: Recorder) -> None:
+    """Train until `run.total_steps` or a reason to stop, with a checkpoint at every end.
+
+    The order within a step is part of the plugin API: backward, `ssm_backward_end`, clipping, the
+    optimizer, `ssm_step_end`, the schedule, then logs and checkpoint.
+    """
+    bar = ProgressBar(run.total_steps, run.step, run.fabric.is_global_zero)
+    options = run.config.trainer
+    with _StopOnSignal(run):
+        while run.step < run.total_steps and run.stop_reason is None:
+            run.train_loader.sampler.epoch = run.epoch  # type: ignore[attr-defined]
+            run.hooks.ssm_epoch_start(run=run)
+            began = time.perf_counter()
+            in_epoch = run.step - run.epoch * run.steps_per_epoch
+            first_step = run.step
+            for batch in run.train_loader:
+                run.log(_step(run, batch, recorder))
+                in_epoch += 1
+                bar.update(run.step, run.epoch, recorder.shown_loss)
+                if options.eval_every and run.step % options.eval_every == 0:
+                    _evaluate(run, bar)
+                if run.stop_reason is not None or run.step >= run.total_steps:
+                    break
+                if run.step % options.checkpoint_every == 0 and in_epoch < run.steps_per_epoch:
+                    recorder.save(run)
+            if in_epoch >= run.steps_per_epoch:
+                run.epoch += 1
+                seconds = time.perf_counter() - began
+                run.log({"time/step_s": seconds / max(1, run.step - first_step)})
+            if run.stop_reason is None and (not options.eval_every or _is_last(run)):
+                _evaluate(run, bar)
+            recorder.save(run)
+    bar.close()
+
+
+def _is_last(run: Run) -> bool:
+    every = run.config.trainer.eval_every
+    return run.step >= run.total_steps and (not every or run.step % every != 0)
+
+
+def _step(run: Run, batch: Any, recorder: Recorder) -> dict[str, float]:
+    """One optimizer step; returns what is to be logged."""
+    run.model.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    with run.fabric.autocast():
+        loss, _ = run.task.loss(run.model, run.fabric.to_device(batch))
+    run.fabric.backward(loss)
+    run.hooks.ssm_backward_end(run=run)
+    clip = run.config.optim.grad_clip
+    if clip is not None:
+        run.fabric.clip_gradients(run.model, run.optimizer, max_norm=clip, error_if_nonfinite=False)
+    run.optimizer.step()
+    run.step += 1
+    metrics: dict[str, float] = {}
+    run.hooks.ssm_step_end(run=run, metrics=metrics)
+    lr = float(run.optimizer.param_groups[0]["lr"])
+    run.scheduler.step()
+    return recorder.step_metrics(run, loss.detach(), lr, metrics)
+
+
+def _evaluate(run: Run, bar: ProgressBar) -> None:
+    metrics = evaluate(run)
+    run.hooks.ssm_eval_end(run=run, metrics=metrics)
+    run.log(metrics)
+    bar.metrics(run.step / run.steps_per_epoch, metrics)
+    reason = run.hooks.ssm_should_stop(run=run, metrics=metrics)
+    if reason:
+        run.stop_reason = reason
+        bar.say(f"stopped: {reason}")
+
+
+class _StopOnSignal:
+    """The first Ctrl-C (or SIGTERM) ends the run after the current step; the second at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.old: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.old[number] = signal.signal(number, self._stop)
+            except ValueError:  # not the main thread: the program around it handles signals
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.run.stop_reason is not None:
+            raise KeyboardInterrupt
+        self.run.stop_reason = "interrupted"

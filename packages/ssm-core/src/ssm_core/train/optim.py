@@ -1,0 +1,60 @@
+"""Optimizer, weight-decay groups and learning-rate schedule of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ssm_core.train.options import OptimOptions
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: matrices with weight decay; vectors and marked parameters without.
+
+    A parameter opts out by the attribute `_no_weight_decay = True` (A_log and D do; pulling A_log
+    to 0 would pull every time constant to the same value).
+    """
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
+        (plain if exempt else decay).append(parameter)
+    groups: list[dict[str, object]] = [{"params": decay, "weight_decay": weight_decay}]
+    return [*groups, {"params": plain, "weight_decay": 0.0}]
+
+
+def make_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum over `parameter_groups`."""
+    groups = parameter_groups(module, options.weight_decay)
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
+    # fused: one pass over each tensor instead of some ten small operators
+    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
+
+
+def lr_factor(options: OptimOptions, total_steps: int) -> Callable[[int], float]:
+    """Learning rate of step i as a fraction of the peak: linear warm-up, then the schedule."""
+
+    def factor(step: int) -> float:
+        if step < options.warmup_steps:
+            return (step + 1) / (options.warmup_steps + 1)
+        if options.schedule == "constant":
+            return 1.0
+        rest = max(1, total_steps - options.warmup_steps)
+        done = min(1.0, (step - options.warmup_steps) / rest)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return options.final_lr_frac + (1 - options.final_lr_frac) * cosine
+
+    return factor
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, options: OptimOptions, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule, stepped once per optimizer step."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(options, total_steps))

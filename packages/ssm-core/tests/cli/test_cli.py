@@ -1,0 +1,194 @@
+"""What a user types, what comes back, and the exit codes."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from ssm_core.train.checkpoint import load_weights
+from ssm_core.train.loggers import read_metrics
+
+
+def test_list_shows_everything_with_its_distribution(train):
+    code, out, _ = train("list")
+    assert code == 0
+    assert "points-net" in out
+    assert "[toy 1.0]" in out
+    code, out, _ = train("list", "counters")
+    assert out.split() == ["counter", "counts", "steps", "[toy", "1.0]"]
+
+
+def test_show_prints_yaml_that_fit_accepts(train, tmp_path):
+    code, out, _ = train("show", "points-net", "--model.width", "9")
+    assert code == 0
+    assert "width: 9" in out
+    (tmp_path / "mine.yaml").write_text(out)
+    code, again, _ = train("show", "points-net", "--config", "mine.yaml")
+    assert again == out
+
+
+def test_fit_prints_table_and_paths(train, tmp_path):
+    code, out, err = train("fit", "points-net")
+    assert code == 0
+    assert "accuracy" in out
+    assert "runs/points-net-001/report/report.md" in out
+    assert "epoch 3" in err
+    assert (tmp_path / "runs/points-net-001/report/report.md").is_file()
+
+
+def test_fit_help_lists_the_options_of_the_recipe(train):
+    code, out, _ = train("fit", "points-net", "--help")
+    assert code == 0
+    assert "--model.width" in out
+    assert "hidden units" in out
+    assert "--resume" in out
+
+
+def test_eval_agrees_with_the_training(train, tmp_path):
+    train("fit", "points-net")
+    code, out, _ = train("eval", "runs/points-net-001", "--json")
+    curves = read_metrics(tmp_path / "runs/points-net-001/metrics.csv")
+    assert code == 0
+    assert json.loads(out)["eval/accuracy"] == curves["eval/accuracy"][-1][1]
+    assert json.loads(out)["eval/loss"] == pytest.approx(curves["eval/loss"][-1][1], rel=1e-6)
+
+
+def test_report_of_two_runs(train, tmp_path):
+    train("fit", "points-net")
+    train("fit", "points-net", "--trainer.seed", "4")
+    code, out, _ = train("report", "runs/points-net-001", "runs/points-net-002", "--out", "both")
+    assert code == 0
+    assert "points-net-002" in (tmp_path / "both/report.md").read_text()
+    assert "both/toy.txt" in out
+
+
+def test_resume_auto_starts_a_new_run_when_the_last_is_finished(train, tmp_path):
+    train("fit", "points-net")
+    assert train("fit", "points-net", "--resume", "auto")[0] == 0
+    assert (tmp_path / "runs/points-net-002/status.json").is_file()
+
+
+def test_resume_with_other_options_is_refused(train):
+    train("fit", "points-net", "--trainer.max_steps", "8")
+    words = ("--resume", "runs/points-net-001", "--optim.lr", "0.5")
+    code, _, err = train("fit", "points-net", *words)
+    assert code == 2
+    assert "--optim.lr 0.5 differs from 0.01" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fitt"], "unknown command 'fitt': did you mean 'fit'?"),
+        (["fit"], "name a recipe first, one of: points-net"),
+        (["fit", "points-nett"], "unknown recipe 'points-nett': did you mean 'points-net'?"),
+        (
+            ["fit", "points-net", "--data", "point"],
+            "unknown dataset 'point': did you mean 'points'",
+        ),
+        (["fit", "points-net", "--model", "nett"], "unknown model 'nett': did you mean 'net'?"),
+        (["fit", "points-net", "--count", "countr"], "unknown counter 'countr'"),
+        (["fit", "points-net", "--model.wdth", "3"], "did you mean '--model.width'?"),
+        (["fit", "points-net", "--resume", "gone"], "gone: not a run folder"),
+        (["eval", "gone"], "gone: not a run folder"),
+        (["report", "gone"], "gone: not a run folder"),
+        (["list", "modles"], "unknown kind 'modles'"),
+        (["say"], "required: word"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(train, words, message):
+    code, _, err = train(*words)
+    assert code == 2
+    assert message in err
+    assert err.startswith("ssm-train: error: ")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_failing_fit_leaves_no_empty_run_folder(train, tmp_path):
+    assert train("fit", "points-net", "--data.size", "0")[0] == 2
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_internal_error_is_one_line_and_exit_code_1(train, monkeypatch):
+    from ssm_core.train import loop
+
+    def fails(run, batch, recorder):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(loop, "_step", fails)
+    code, _, err = train("fit", "points-net")
+    assert code == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("ssm-train: internal error: ZeroDivisionError: by zero")
+    assert "Traceback" not in err
+    code, _, err = train("fit", "points-net", "--debug")
+    assert "Traceback" in err
+
+
+def wait_for_step(folder, step, seconds=60):
+    end = time.monotonic() + seconds
+    path = folder / "metrics.csv"
+    while time.monotonic() < end:
+        if path.is_file() and any(s >= step for s, _ in read_metrics(path).get("train/loss", [])):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")
+
+
+SLOW = ("fit", "points-net", "--model.delay_s", "0.05")
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_resumes(spawn, tmp_path):
+    process = spawn(SLOW)
+    folder = tmp_path / "runs/points-net-001"
+    wait_for_step(folder, 4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "--resume runs/points-net-001" in err
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    process = spawn(("fit", "points-net", "--resume", str(folder)))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads((folder / "status.json").read_text())["step"] == 18
+
+
+@pytest.mark.slow
+def test_sigkill_resumes_bit_for_bit(spawn, tmp_path):
+    whole = spawn(("fit", "points-net", "--out", "whole"))
+    _, err = whole.communicate(timeout=60)
+    assert whole.returncode == 0, err
+    process = spawn((*SLOW, "--trainer.checkpoint_every", "3"))
+    folder = tmp_path / "runs/points-net-001"
+    wait_for_step(folder, 8)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    process = spawn((*SLOW, "--trainer.checkpoint_every", "3", "--resume", "auto"))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    a = load_weights(folder / "model.safetensors")[0]
+    b = load_weights(tmp_path / "whole/points-net-001/model.safetensors")[0]
+    assert all(torch.equal(a[k], b[k]) for k in b)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path):
+    words = ("fit", "points-net", "--model.dropout", "0.0")
+    alone = spawn((*words, "--out", "alone"))
+    prefix = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29713")
+    both = spawn((*words, "--out", "both"), prefix)
+    for process in (alone, both):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    one = read_metrics(tmp_path / "alone/points-net-001/metrics.csv")
+    two = read_metrics(tmp_path / "both/points-net-001/metrics.csv")
+    for name in ("train/loss", "eval/loss", "eval/accuracy"):
+        assert [s for s, _ in one[name]] == [s for s, _ in two[name]]
+        assert [v for _, v in one[name]] == pytest.approx([v for _, v in two[name]], abs=1e-5)
+    assert not (tmp_path / "both/points-net-002").exists()
