@@ -77,6 +77,15 @@ def test_statistics_are_float32(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rms", "layer"])
+@torch.no_grad()
+def test_bfloat16_input_loses_nothing_to_a_float32_weight(kind: str) -> None:
+    torch.manual_seed(0)
+    norm = moved(make_norm(kind, 16))  # type: ignore[arg-type]
+    x = torch.randn(2, 3, 16, dtype=torch.bfloat16)
+    torch.testing.assert_close(norm(x), norm(x.float()), rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
 def test_zeros_have_finite_gradients(kind: str) -> None:
     norm = make_norm(kind, 4)  # type: ignore[arg-type]
     x = torch.zeros(1, 2, 4, requires_grad=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 import pluggy
@@ -43,7 +43,7 @@ class PluginHost:
         self._providers: dict[int, str] = {}
         from ssm_core import builtin
 
-        self.register(builtin, provider="ssm-core")
+        self.register(builtin, provider="ssm-core " + version("ssm-core"))
         if load_entry_points:
             self._load_entry_points()
 

@@ -206,6 +206,15 @@ def test_bfloat16_autocast_stays_finite(kind: str, dt_bias: float) -> None:
         assert parameter.grad.dtype == torch.float32
 
 
+def test_decay_is_computed_in_float32_whatever_the_type_of_the_parameters() -> None:
+    layer = Mamba(4).half()
+    with torch.no_grad():
+        layer.A_log.fill_(12.0)  # exp(12) = 162755 is beyond float16
+    layer(torch.ones(1, 3, 4, dtype=torch.float16)).sum().backward()
+    assert layer.A_log.grad is not None
+    assert layer.A_log.grad.isfinite().all()
+
+
 @torch.no_grad()
 def test_autocast_is_close_to_float32() -> None:
     layer = strong(16, MambaConfig())
