@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -31,9 +32,7 @@ def make_config(cls: type[T], options: Mapping[str, Any], where: str) -> T:
     try:
         return parser.instantiate(parser.parse_object({"it": dict(options)})).it
     except ArgumentError as error:
-        raise ConfigError(
-            one_line(error).replace('"it.', f'"{where}.').replace("it.", "")
-        ) from None
+        raise ConfigError(parse_message(error).replace('"it.', f'"{where}.')) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {one_line(error)}") from error
 
@@ -49,6 +48,12 @@ def check_keys(cls: type, options: Mapping[str, Any], where: str) -> None:
 def one_line(error: BaseException) -> str:
     """An error's text on one line."""
     return " ".join(str(error).split())
+
+
+def parse_message(error: BaseException) -> str:
+    """A parser's error for people: without the words for programmers around a key and a type."""
+    text = one_line(error).replace('Parser key "', '"')
+    return re.sub(r"Expected a (?:<class '(\w+)'>|typing\.)", r"expected \1", text)
 
 
 def build_mixer(name: str, d_model: int, options: Mapping[str, Any] | None = None) -> Any:

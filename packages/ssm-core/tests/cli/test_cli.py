@@ -97,6 +97,7 @@ def test_resume_with_other_options_is_refused(train):
         (["report", "gone"], "gone: not a run folder"),
         (["list", "modles"], "unknown kind 'modles'"),
         (["say"], "required: word"),
+        (["say", "a", "--count", "many"], '"count": expected int. Got value: many (see ssm-train'),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(train, words, message):

@@ -199,6 +199,11 @@ def ssm_register_recipes():
     ]
 
 
+def _configure(parser):
+    parser.add_argument("word")
+    parser.add_argument("--count", type=int, default=1)
+
+
 def _say(arguments):
     print("said", arguments.word)
     return 3
@@ -206,7 +211,7 @@ def _say(arguments):
 
 @hookimpl
 def ssm_register_commands():
-    return [CommandSpec("say", "say a word", lambda p: p.add_argument("word"), _say)]
+    return [CommandSpec("say", "say a word", _configure, _say)]
 
 
 @hookimpl

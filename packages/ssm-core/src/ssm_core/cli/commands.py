@@ -9,6 +9,7 @@ from pathlib import Path
 from ssm_core.cli.fit import fit_command, recipe_and_config
 from ssm_core.cli.parsing import OneLineParser
 from ssm_core.cli.tables import print_columns
+from ssm_core.config import parse_message
 from ssm_core.errors import ConfigError
 from ssm_core.plugins import PluginHost
 from ssm_core.specs import CommandSpec
@@ -96,7 +97,7 @@ def run_plugin_command(spec: CommandSpec, words: Sequence[str]) -> int:
     try:
         arguments = parser.parse_args(list(words))
     except ArgumentError as error:
-        raise ConfigError(f"{error} (see ssm-train {spec.name} --help)") from None
+        raise ConfigError(f"{parse_message(error)} (see ssm-train {spec.name} --help)") from None
     return spec.run(arguments)
 
 

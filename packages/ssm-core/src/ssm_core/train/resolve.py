@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ssm_core.config import check_keys, one_line
+from ssm_core.config import check_keys, one_line, parse_message
 from ssm_core.errors import ConfigError, UnknownNameError
 from ssm_core.plugins import PluginHost
 from ssm_core.train.options import LoaderOptions, OptimOptions, TrainerOptions
@@ -157,8 +157,7 @@ def _parse(parser: ArgumentParser, merged: Mapping[str, Any], words: Sequence[st
         defaults = parser.parse_object({s: v for s, v in sections.items() if v})
         return parser.parse_args(list(words), namespace=defaults)
     except ArgumentError as error:
-        text = one_line(error).replace('Parser key "', '"').replace("<class '", "")
-        raise ConfigError(text.replace("'>.", ".").replace("Expected a ", "expected ")) from None
+        raise ConfigError(parse_message(error)) from None
 
 
 def _is_option(key: str, known: Sequence[str]) -> bool:

@@ -1,0 +1,12 @@
+"""Character language models on state space layers, their data, and generation step by step."""
+
+from __future__ import annotations
+
+from ssm_text.char_lm import CharLM, CharLMConfig
+from ssm_text.data.vocabulary import Vocabulary
+from ssm_text.generate import generate
+from ssm_text.sampling import Sampling
+
+__version__ = "0.1.0"
+
+__all__ = ["CharLM", "CharLMConfig", "Sampling", "Vocabulary", "generate"]

@@ -1,0 +1,135 @@
+"""A character language model: embedding, a tower of any causal mixer, and a linear head.
+
+Initial values follow Gu & Dao 2023, arXiv:2312.00752 (embedding N(0, 0.02^2); the tower rescales
+its residual branches). Tied weights: Press & Wolf 2017, arXiv:1608.05859.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core import Tower, TowerConfig, build_mixer
+from ssm_core.errors import ConfigError
+from ssm_text.errors import TokenError
+
+State = Any
+"""The tower's state: a tuple with one NamedTuple of tensors per layer."""
+
+
+@dataclass(frozen=True)
+class CharLMConfig:
+    """Options of a character language model.
+
+    Args:
+        d_model: width, channels between layers.
+        n_layers: number of blocks.
+        mixer: a causal sequence layer, see `ssm-train list mixers`.
+        mixer_options: options of that mixer, e.g. {d_state: 16}.
+        mlp_hidden: hidden channels of each block's MLP; 0 means no MLP.
+        dropout: probability of dropping a number of the embedding or of a block's output in
+            training.
+        tie_embeddings: the head uses the embedding's matrix.
+    """
+
+    d_model: int = 128
+    n_layers: int = 2
+    mixer: str = "mamba"
+    mixer_options: dict[str, Any] = field(default_factory=dict)
+    mlp_hidden: int = 0
+    dropout: float = 0.0
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        for key, least in (("d_model", 1), ("n_layers", 1), ("mlp_hidden", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"model.{key} is {getattr(self, key)}, expected {least} or more")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}, expected a number in [0, 1)")
+
+
+class CharLM(nn.Module):
+    """Next-character logits: ids (b, l) int64 -> (b, l, V), at step t of the character at t + 1.
+
+    Has the protocol of a sequence layer: whole sequences, chunks and single steps agree.
+
+    Args:
+        vocab_size: V.
+        config: sizes and mixer.
+    Raises:
+        ConfigError: the mixer is not causal; names it.
+
+    Cost: that of the tower, plus O(b l d V) for the head.
+    """
+
+    def __init__(self, vocab_size: int, config: CharLMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or CharLMConfig()
+        if vocab_size < 1:
+            raise ConfigError(f"vocab_size is {vocab_size}, expected 1 or more")
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.drop = nn.Dropout(config.dropout)
+        self.tower = Tower(
+            lambda: build_mixer(config.mixer, config.d_model, config.mixer_options),
+            TowerConfig(
+                d_model=config.d_model,
+                n_layers=config.n_layers,
+                mlp_hidden=config.mlp_hidden,
+                dropout=config.dropout,
+            ),
+        )
+        if not self.tower.causal:
+            raise ConfigError(
+                f"model.mixer is {config.mixer!r}, which reads the characters to predict; "
+                "expected a causal one, e.g. mamba"
+            )
+        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+
+    def forward(
+        self, ids: Tensor, state: State | None = None, return_state: bool = False
+    ) -> Tensor | tuple[Tensor, State]:
+        """Logits (b, l, V) of ids (b, l), any l >= 0.
+
+        Args:
+            state: where to continue from; None means the beginning of a text.
+            return_state: also return the state after the last character.
+        Raises:
+            TokenError: ids of a wrong shape or type, or (checked on the CPU) out of range.
+        """
+        x = self._embed(ids, "(b, l)")
+        if return_state:
+            y, state = self.tower(x, state=state, return_state=True)
+            return self.head(y), state
+        return self.head(self.tower(x, state=state))
+
+    def step(self, ids_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits (b, V) after one more character ids_t (b,), and the next state."""
+        y_t, state = self.tower.step(self._embed(ids_t, "(b,)"), state)
+        return self.head(y_t), state
+
+    def initial_state(self, batch: int) -> State:
+        """The state at the beginning of `batch` texts."""
+        return self.tower.initial_state(batch)
+
+    def _embed(self, ids: Tensor, layout: str) -> Tensor:
+        """Embeddings (b, l, d) of ids (b, l), or (b, d) of ids (b,)."""
+        if ids.dim() != (2 if layout == "(b, l)" else 1) or ids.dtype != torch.int64:
+            raise TokenError(
+                f"CharLM: ids have shape {tuple(ids.shape)} and type {ids.dtype}, "
+                f"expected {layout} and torch.int64"
+            )
+        # on an accelerator the check would wait for the device
+        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+            least, most = (int(bound) for bound in torch.aminmax(ids))
+            if least < 0 or most >= self.vocab_size:
+                raise TokenError(
+                    f"CharLM: ids from {least} to {most}, expected 0 to {self.vocab_size - 1}"
+                )
+        return self.drop(self.embedding(ids))

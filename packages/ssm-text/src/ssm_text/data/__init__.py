@@ -1,0 +1,1 @@
+"""Text as training data: vocabularies, windows over a text, and the datasets, one file each."""

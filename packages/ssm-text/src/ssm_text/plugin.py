@@ -1,0 +1,96 @@
+"""What ssm-text offers to the host; the only file here that knows about hooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssm_core import (
+    CommandSpec,
+    DataInfo,
+    DatasetSpec,
+    ModelSpec,
+    RecipeSpec,
+    TaskSpec,
+    hookimpl,
+    recipes_in,
+)
+from ssm_core.specs import NoOptions
+from ssm_text import command
+from ssm_text.char_lm import CharLM, CharLMConfig
+from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
+from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
+from ssm_text.data.text_file import TextFileConfig, build_text_file
+from ssm_text.task import LanguageModel
+
+
+@hookimpl
+def ssm_register_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="char-lm",
+            config=CharLMConfig,
+            build=_build_char_lm,
+            summary="character language model on a causal tower",
+        )
+    ]
+
+
+@hookimpl
+def ssm_register_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="python-stdlib",
+            config=PythonStdlibConfig,
+            build=build_python_stdlib,
+            summary="source files of this Python's standard library, always there",
+        ),
+        DatasetSpec(
+            name="shakespeare",
+            config=ShakespeareConfig,
+            build=build_shakespeare,
+            summary="tiny Shakespeare, 1.1 million characters, local or downloaded",
+        ),
+        DatasetSpec(
+            name="text-file",
+            config=TextFileConfig,
+            build=build_text_file,
+            summary="a UTF-8 file or folder of your own (--data.path)",
+        ),
+    ]
+
+
+@hookimpl
+def ssm_register_tasks() -> list[TaskSpec]:
+    return [
+        TaskSpec(
+            name="language-model",
+            config=NoOptions,
+            build=_build_task,
+            summary="predict the next character; nats and bits per character, accuracy",
+        )
+    ]
+
+
+@hookimpl
+def ssm_register_recipes() -> list[RecipeSpec]:
+    return recipes_in(Path(__file__).parent / "recipes")
+
+
+@hookimpl
+def ssm_register_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            name="generate",
+            summary="continue a prompt with a trained character model",
+            configure=command.configure,
+            run=command.run,
+        )
+    ]
+
+
+def _build_char_lm(config: CharLMConfig, info: DataInfo) -> CharLM:
+    return CharLM(info.n_outputs, config)
+
+
+def _build_task(config: NoOptions, info: DataInfo) -> LanguageModel:
+    return LanguageModel()
