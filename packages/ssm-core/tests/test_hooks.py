@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssm_core import hookspecs
+from ssm_core.errors import UnknownNameError
 from ssm_core.train.fit import fit
 from ssm_core.train.resolve import read_yaml, resolve
 
@@ -66,6 +67,11 @@ def test_hook_ssm_register_commands(train):
 
 def test_hook_ssm_register_extensions(host):
     assert host.extension_sections == {"count": "counters"}
+
+
+def test_hook_ssm_broken_plugins(host):
+    with pytest.raises(UnknownNameError, match=r"not loaded: lost 1 .*no such file"):
+        host.get("counters", "lost")
 
 
 def test_hook_ssm_run_start(counter):

@@ -15,6 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from ssm_core.specs import (
+        BrokenPlugin,
         CommandSpec,
         DatasetSpec,
         ExtensionSpec,
@@ -68,6 +69,11 @@ def ssm_register_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body
 @hookspec
 def ssm_register_extensions() -> Iterable[ExtensionSpec]:  # type: ignore[empty-body]
     """Offer optional sections of a run, such as `--prune METHOD`."""
+
+
+@hookspec
+def ssm_broken_plugins() -> Iterable[BrokenPlugin]:  # type: ignore[empty-body]
+    """Name plugins of your own that could not be loaded, for runs that miss something."""
 
 
 # --- the life of a run ------------------------------------------------------------------------

@@ -91,7 +91,9 @@ class PluginHost:
             for spec, provider in self._collect(hook):
                 _add(tables[kind], kind, spec.name, Registered(spec, provider))
         for spec, provider in self._collect("ssm_register_extensions"):
-            _add(tables.setdefault(spec.kind, {}), spec.kind, spec.name, Registered(spec, provider))
+            entry = Registered(spec, spec.provider or provider)
+            _add(tables.setdefault(spec.kind, {}), spec.kind, spec.name, entry)
+        self.broken += [broken for broken, _ in self._collect("ssm_broken_plugins")]
         return tables
 
     def _collect(self, hook: str) -> list[tuple[Any, str]]:

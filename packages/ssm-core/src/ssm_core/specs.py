@@ -121,6 +121,8 @@ class ExtensionSpec:
     Attributes:
         section: configuration key and option, e.g. "prune".
         kind: plural used by `ssm-train list KIND`, e.g. "pruners".
+        provider: distribution and version that `list` shows, when it is not the plugin's own (a
+            plugin may pass on what plugins of its own offer).
     """
 
     section: str
@@ -129,6 +131,7 @@ class ExtensionSpec:
     config: type
     build: Callable[[Any], object]
     summary: str
+    provider: str = ""
 
 
 @dataclass(frozen=True)

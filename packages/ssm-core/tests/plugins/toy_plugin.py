@@ -23,6 +23,7 @@ from ssm_core import (
     hookimpl,
 )
 from ssm_core.errors import ConfigError
+from ssm_core.specs import BrokenPlugin
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,11 @@ def ssm_register_tasks():
 @hookimpl
 def ssm_register_extensions():
     return [ExtensionSpec("count", "counters", "counter", CounterConfig, Counter, "counts steps")]
+
+
+@hookimpl
+def ssm_broken_plugins():
+    return [BrokenPlugin("lost 1", "lost", "OSError: no such file")]
 
 
 @hookimpl

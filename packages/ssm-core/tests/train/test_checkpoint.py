@@ -1,3 +1,4 @@
+import os
 import random
 
 import numpy as np
@@ -85,6 +86,13 @@ def test_write_atomically_failure_keeps_the_old_file(tmp_path):
         write_atomically(path, half)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are a POSIX notion")
+def test_write_atomically_gives_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_text("x")
+    write_atomically(tmp_path / "ours", lambda part: part.write_text("x"))
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip header", "empty", "pickle"])

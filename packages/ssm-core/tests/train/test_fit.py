@@ -168,3 +168,9 @@ def test_precision_bf16_trains(host, config, tmp_path):
     fit(host, config("--trainer.precision", "bf16-mixed"), tmp_path, resume=False)
     losses = [value for _, value in numbers(tmp_path)["train/loss"]]
     assert all(0 < value < 2 for value in losses)
+
+
+def test_load_run_does_not_need_the_extensions(host, config, tmp_path):
+    fit(host, config("--count", "counter"), tmp_path, resume=False)
+    assert "count:" in (tmp_path / "config.yaml").read_text()
+    assert load_run(tmp_path, host=host).config.specs.keys() == {"model", "data", "task"}

@@ -77,6 +77,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())  # temporary files are made for their owner's eyes only
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -86,6 +87,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # reading it means setting it
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -50,12 +50,10 @@ def evaluate_run(host: PluginHost, folder: Path, overrides: Sequence[str] = ()) 
     """
     from ssm_core.train.batches import eval_loader
     from ssm_core.train.fit import make_fabric
-    from ssm_core.train.resolve import read_yaml, resolve
-    from ssm_core.train.restore import load_run
+    from ssm_core.train.restore import load_run, read_config
 
     restored = load_run(folder, host=host)
-    stored = read_yaml(folder / "config.yaml")
-    config = resolve(host, restored.config.recipe, stored, arguments=overrides)
+    config = read_config(host, folder, overrides)
     fabric = make_fabric(config.trainer.accelerator, config.trainer.precision)
     fabric.launch()
     data = config.specs["data"].build(config.typed["data"])

@@ -70,7 +70,8 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
     fabric = make_fabric(options.accelerator, options.precision)
     fabric.launch()
     torch.manual_seed(options.seed)
-    data = config.specs["data"].build(config.typed["data"])
+    with fabric.rank_zero_first(local=True):  # so that only one process per machine downloads
+        data = config.specs["data"].build(config.typed["data"])
     task = config.specs["task"].build(config.typed["task"], data.info)
     module = config.specs["model"].build(config.typed["model"], data.info)
     torch.manual_seed(options.seed + fabric.global_rank)  # dropout differs between processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ssm_core.specs import DataInfo
 from ssm_core.task import Task
 from ssm_core.train.checkpoint import load_state, load_weights
 from ssm_core.train.folder import LAST, WEIGHTS, check_run_folder, read_info
-from ssm_core.train.resolve import ResolvedConfig, read_yaml, resolve
+from ssm_core.train.resolve import CHOSEN, FIXED, ResolvedConfig, read_yaml, resolve
 from ssm_core.train.run import Run
 
 
@@ -56,10 +57,15 @@ def load_run(folder: Path, device: str = "cpu", host: PluginHost | None = None) 
     return RestoredRun(folder, config, info, task, module.to(device).eval())
 
 
-def read_config(host: PluginHost, folder: Path) -> ResolvedConfig:
-    """The configuration a run was started with."""
+def read_config(host: PluginHost, folder: Path, arguments: Sequence[str] = ()) -> ResolvedConfig:
+    """The configuration a run was started with, without its extensions.
+
+    A finished model needs its model, data and task; what took part in its training (a pruner, say)
+    need not be installed any more.
+    """
     content = read_yaml(folder / "config.yaml")
-    return resolve(host, str(content.get("recipe", folder.name)), content)
+    needed = {k: v for k, v in content.items() if k in CHOSEN or k in FIXED}
+    return resolve(host, str(content.get("recipe", folder.name)), needed, arguments=arguments)
 
 
 def weights_metadata(run: Run) -> dict[str, str]:

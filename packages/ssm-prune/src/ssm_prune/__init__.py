@@ -1,0 +1,32 @@
+"""Pruning of state space models while they train: methods propose masks, the host does the rest.
+
+A method is a `Pruner` class, offered as a `MethodSpec` by a function `ssm_prune_methods` marked
+`@hookimpl`, in a package with an entry point in the group `ssm_prune.plugins`.
+"""
+
+from __future__ import annotations
+
+from ssm_prune.context import PruneContext
+from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
+from ssm_prune.hookspecs import hookimpl, hookspec
+from ssm_prune.options import PruneOptions
+from ssm_prune.policy import Verdict
+from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal, Pruner
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MasksChanged",
+    "MethodSpec",
+    "NotPrunedError",
+    "Problem",
+    "Proposal",
+    "ProposalError",
+    "PruneContext",
+    "PruneError",
+    "PruneOptions",
+    "Pruner",
+    "Verdict",
+    "hookimpl",
+    "hookspec",
+]

@@ -1,0 +1,21 @@
+"""The host's own answers, registered first so that every plugin is asked before them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from ssm_prune.hookspecs import hookimpl
+from ssm_prune.policy import Verdict, default_verdict
+from ssm_prune.schedules import RAMPS, Ramp
+
+
+@hookimpl
+def ssm_prune_schedules() -> Mapping[str, Ramp]:
+    return RAMPS
+
+
+@hookimpl(trylast=True)
+def ssm_prune_policy(fqn: str, param: nn.Parameter, module: nn.Module, model: nn.Module) -> Verdict:
+    return default_verdict(fqn, param, module, model)

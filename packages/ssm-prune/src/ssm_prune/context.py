@@ -1,0 +1,104 @@
+"""What a method sees of a run: the prunable parameters, the clock, the masks and a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core.errors import ConfigError
+from ssm_prune.errors import ProposalError
+from ssm_prune.masks import MaskStore
+from ssm_prune.options import PruneOptions
+from ssm_prune.pruner import Proposal
+from ssm_prune.schedules import Schedule
+from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, target_count
+
+
+class PruneContext:
+    """Handed to every call of a `Pruner`.
+
+    Attributes:
+        step: optimizer steps completed.
+        schedule: begin, end, every, and the ramp.
+        limits: parameter name -> how many of its weights may be removed at most.
+        rng: CPU generator of this method, seeded by the run and saved with it.
+    """
+
+    def __init__(
+        self,
+        options: PruneOptions,
+        schedule: Schedule,
+        store: MaskStore,
+        limits: Mapping[str, int],
+        parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]],
+    ) -> None:
+        self.step = 0
+        self.schedule = schedule
+        self.limits = dict(limits)
+        self.rng = torch.Generator()
+        self.logged: dict[str, float] = {}
+        self._options = options
+        self._store = store
+        self._parameters = parameters
+
+    @property
+    def due(self) -> bool:
+        """Whether the schedule wants new masks now."""
+        return self.schedule.due(self.step)
+
+    @property
+    def target(self) -> float:
+        """Sparsity that the ramp asks for now."""
+        return self.schedule.target(self.step)
+
+    def prunable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of everything that the policy lets be pruned, fresh at each call."""
+        return self._parameters()
+
+    def mask(self, name: str) -> Tensor:
+        """A copy of the present mask of one parameter, True where kept."""
+        return self._store.mask(name)
+
+    def log(self, name: str, value: float) -> None:
+        """Record a number as `prune/NAME` with the metrics of this step."""
+        self.logged[f"prune/{name}"] = float(value)
+
+    def prune_lowest(self, scores: Mapping[str, Tensor], sparsity: float | None = None) -> Proposal:
+        """Propose to remove the lowest-scored weights, exactly as many as the sparsity says.
+
+        Weights that are removed already stay so and count. `--prune.scope` decides whether tensors
+        are ranked together, and the policy's caps hold.
+
+        Args:
+            scores: a score per weight for every prunable parameter; the lowest go first.
+            sparsity: fraction of all prunable weights; None: `target`.
+        Raises:
+            ProposalError: scores are missing, NaN or of the wrong shape.
+        """
+        wanted = self.target if sparsity is None else sparsity
+        ranked = {name: self._with_removed_first(name, scores) for name in self._store.shapes}
+        try:
+            return Proposal(self._keep(ranked, wanted))
+        except ConfigError as error:
+            raise ProposalError(str(error)) from error
+
+    def _keep(self, ranked: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        removed = {name: self._store.pruned(name) for name in ranked}
+        if self._options.scope == "global":
+            count = target_count(sparsity, self._store.total)
+            return keep_globally(ranked, max(count, sum(removed.values())), self.limits)
+        sizes = {name: score.numel() for name, score in ranked.items()}
+        counts = layer_counts(sizes, self.limits, sparsity)
+        return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
+
+    def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:
+        shape = self._store.shapes[name]
+        if name not in scores or scores[name].shape != shape:
+            got = tuple(scores[name].shape) if name in scores else "nothing"
+            raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
+        score = scores[name].detach()
+        if not score.is_floating_point():
+            score = score.float()
+        return score.masked_fill(~self._store.mask(name).to(score.device), -torch.inf)

@@ -1,0 +1,55 @@
+"""The hooks of the `ssm_prune` plugin project.
+
+A plugin is a module whose functions are marked `@ssm_prune.hookimpl`. Installed packages are found
+through the entry-point group `ssm_prune.plugins`. An implementation may leave out arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssm_prune.context import PruneContext
+    from ssm_prune.policy import Verdict
+    from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal
+
+PROJECT = "ssm_prune"
+ENTRY_POINT_GROUP = "ssm_prune.plugins"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def ssm_prune_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
+    """Offer methods for `--prune NAME`; collected once, at start-up."""
+
+
+@hookspec
+def ssm_prune_schedules() -> Mapping[str, Callable[[float], float]]:  # type: ignore[empty-body]
+    """Offer ramps for `--prune.ramp NAME`: u in [0, 1] -> fraction of the target, in [0, 1]."""
+
+
+@hookspec(firstresult=True)
+def ssm_prune_policy(
+    fqn: str, param: nn.Parameter, module: nn.Module, model: nn.Module
+) -> Verdict | None:
+    """Say whether a parameter may be pruned; None leaves it to the others, the host answers last.
+
+    Not asked about what may never be zeroed (state matrices, D, step sizes, norms, biases).
+    """
+
+
+@hookspec
+def ssm_prune_check(proposal: Proposal, ctx: PruneContext) -> Iterable[Problem]:  # type: ignore[empty-body]
+    """Look at a proposal before it is carried out; any problem skips it, and is in the report."""
+
+
+@hookspec
+def ssm_prune_masks_changed(event: MasksChanged) -> None:
+    """Masks have changed. For observers; the return value is ignored."""

@@ -1,0 +1,115 @@
+"""What the author of a pruning method writes: a `Pruner` and the `MethodSpec` that offers it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ssm_prune.options import PruneOptions
+
+if TYPE_CHECKING:
+    from ssm_prune.context import PruneContext
+
+API_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """New masks a method wants, by parameter name; True keeps. Parameters left out stay as is."""
+
+    masks: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a proposal should not be carried out; the answer of `ssm_prune_check`."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class MasksChanged:
+    """Masks have changed; told to `ssm_prune_masks_changed`.
+
+    Attributes:
+        step: optimizer steps completed.
+        target: sparsity that the ramp asked for.
+        pruned: prunable weights that are removed now.
+        total: prunable weights.
+    """
+
+    step: int
+    target: float
+    pruned: int
+    total: int
+
+
+class Pruner:
+    """Base of all methods; every method is optional.
+
+    One object is made per run. All calls run under `torch.no_grad()`. Never keep a parameter: ask
+    `ctx.prunable()` anew in each call.
+
+    Args:
+        options: an instance of the `options` class of the `MethodSpec`.
+    """
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def setup(self, ctx: PruneContext) -> None:
+        """Called once, before training; allocate tensors here."""
+
+    def before_optimizer_step(self, ctx: PruneContext) -> None:
+        """Gradients are complete and still dense (removed weights have theirs too), not clipped."""
+
+    def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
+        """Propose new masks, usually when `ctx.due`; None leaves them."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and JSON values that must survive a kill."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned; called after `setup`.
+
+        Raises:
+            NotImplementedError: a method that saves a state must also say how to read it.
+        """
+        if state:
+            raise NotImplementedError(f"{type(self).__name__} saves a state but cannot load it")
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A pruning method as a plugin offers it.
+
+    Attributes:
+        name: what `--prune NAME` takes.
+        cls: a `Pruner`, built with an instance of `options`.
+        summary: one line for `ssm-train list pruners`.
+        options: frozen dataclass derived from `PruneOptions`.
+        api: version of the interface that the method was written for.
+    """
+
+    name: str
+    cls: type[Pruner]
+    summary: str
+    options: type[PruneOptions] = PruneOptions
+    api: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.name or ":" in self.name or self.name != "".join(self.name.split()):
+            raise ValueError(f"method name {self.name!r}, expected a word without ':' or spaces")
+        if self.api != API_VERSION:
+            raise ValueError(
+                f"method {self.name!r} was written for interface {self.api}, this ssm-prune has "
+                f"interface {API_VERSION}: install matching versions"
+            )
+        if not (issubclass(self.options, PruneOptions) and dataclasses.is_dataclass(self.options)):
+            raise ValueError(f"method {self.name!r}: options must be a dataclass of PruneOptions")

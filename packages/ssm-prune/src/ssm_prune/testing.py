@@ -1,0 +1,225 @@
+"""Checks for authors of pruning methods: does a method keep the promises of the host?
+
+    from ssm_prune.testing import conformance
+
+    def test_conformance():
+        conformance(MethodSpec("mine", Mine, "what it does", MyOptions))
+
+Everything runs in plain PyTorch on a toy model within seconds. A failed check is an
+`AssertionError` that says what was expected.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core.train.checkpoint import load_state, save_state
+from ssm_prune.controller import Controller
+from ssm_prune.loader import Method, PrunePlugins
+from ssm_prune.pruner import MethodSpec
+from ssm_prune.steps import RunLength
+
+STEPS = 30
+SCHEDULE: Mapping[str, Any] = {"begin": 3, "end": 21, "every": 2}
+OPTIMIZERS = ("sgd", "adamw")
+
+
+class ToyModel(nn.Module):
+    """A gated layer with the parameter names of a Mamba block, small and of odd sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 9)
+        self.norm = nn.LayerNorm(9)
+        self.in_proj = nn.Linear(9, 22)
+        self.x_proj = nn.Linear(11, 7, bias=False)
+        self.dt_proj = nn.Linear(7, 11)
+        self.A_log = nn.Parameter(torch.arange(1.0, 12.0).log())
+        self.D = nn.Parameter(torch.ones(11))
+        self.out_proj = nn.Linear(11, 9)
+        self.head = nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, 5) to (b, 3)."""
+        hidden = self.norm(self.embed(x))
+        value, gate = self.in_proj(hidden).chunk(2, dim=-1)
+        step = nn.functional.softplus(self.dt_proj(self.x_proj(value)))
+        value = value * torch.exp(-step * self.A_log.exp()) + self.D * value
+        return self.head(hidden + self.out_proj(value * nn.functional.silu(gate)))
+
+
+class ToyRun:
+    """A model, an optimizer and, unless `spec` is None, a method at work on them.
+
+    Args:
+        spec: the method; None trains without pruning.
+        options: options of the method.
+        optimizer: `sgd` (momentum, Nesterov, weight decay) or `adamw`.
+        plugins: pruning plugins that take part; by default the host alone.
+    """
+
+    def __init__(
+        self,
+        spec: MethodSpec | None,
+        options: Mapping[str, Any],
+        optimizer: str = "adamw",
+        plugins: PrunePlugins | None = None,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = ToyModel()
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(
+                self.model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+            )
+        else:
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01, weight_decay=0.01)
+        self.steps = 0
+        self.controller: Controller | None = None
+        if spec is not None:
+            plugins = plugins or PrunePlugins(load_entry_points=False)
+            method = Method(spec, "conformance", "0")
+            self.controller = Controller(method, spec.options(**options), plugins)
+            length = RunLength(STEPS, steps_per_epoch=10)
+            self.controller.start(self.model, self.optimizer, length, seed=0)
+
+    def step(self) -> float:
+        """Train one step on data that depend on the step's number alone; return the loss."""
+        data = torch.Generator().manual_seed(self.steps)
+        x = torch.randn(8, 5, generator=data)
+        target = torch.randint(3, (8,), generator=data)
+        self.optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(self.model(x), target)
+        loss.backward()
+        if self.controller is not None:
+            self.controller.before_optimizer_step(self.steps)
+        self.optimizer.step()
+        self.steps += 1
+        if self.controller is not None:
+            self.controller.after_optimizer_step(self.steps)
+        return float(loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a run continues from, as a training engine would save it."""
+        assert self.controller is not None
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "prune": self.controller.state_dict(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        assert self.controller is not None
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.controller.load_state_dict(state["prune"])
+        self.steps = state["steps"]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all weights and all optimizer slots, by name."""
+        found = {f"weight {n}": p.detach().clone() for n, p in self.model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    found[f"{slot} {name}"] = value.clone()
+        return found
+
+
+def conformance(spec: MethodSpec, options: Mapping[str, Any] | None = None) -> None:
+    """Run all checks.
+
+    Args:
+        spec: the method as a plugin offers it.
+        options: values for the method's own options, where the defaults do not suit a toy model.
+    Raises:
+        AssertionError: a promise is broken; says which.
+    """
+    check_schedule(spec, options)
+    for optimizer in OPTIMIZERS:
+        check_zeros_stay(spec, options, optimizer)
+        check_dense_parity(spec, options, optimizer)
+    check_resume(spec, options)
+
+
+def check_schedule(
+    spec: MethodSpec, options: Mapping[str, Any] | None = None, sparsity: float = 0.6
+) -> None:
+    """After every step, exactly round(target * N) weights are zero."""
+    run = ToyRun(spec, {**SCHEDULE, "sparsity": sparsity, **(options or {})})
+    assert run.controller is not None
+    schedule, total = run.controller.schedule, run.controller.store.total
+    expected = 0
+    for _ in range(STEPS):
+        run.step()
+        if schedule.due(run.steps):
+            expected = round(schedule.target(run.steps) * total)
+        zeros = sum(int((p == 0).sum()) for _, p in run.controller.parameters())
+        assert zeros == expected, (
+            f"{spec.name}: {zeros} of {total} weights are zero after step {run.steps}, "
+            f"expected {expected}"
+        )
+
+
+def check_zeros_stay(
+    spec: MethodSpec, options: Mapping[str, Any] | None = None, optimizer: str = "adamw"
+) -> None:
+    """After every step, removed weights and their optimizer slots are +0, bit for bit."""
+    run = ToyRun(spec, {**SCHEDULE, "sparsity": 0.6, **(options or {})}, optimizer)
+    assert run.controller is not None
+    for _ in range(STEPS):
+        run.step()
+        tensors = run.tensors()
+        for name, shape in run.controller.store.shapes.items():
+            removed = ~run.controller.store.mask(name)
+            for place, value in tensors.items():
+                if place.endswith(f" {name}") and value.shape == shape:
+                    bits = value[removed].view(torch.int32)
+                    assert not bits.any(), (
+                        f"{spec.name}: {place} is not zero under the mask after step {run.steps}"
+                    )
+
+
+def check_dense_parity(
+    spec: MethodSpec, options: Mapping[str, Any] | None = None, optimizer: str = "adamw"
+) -> None:
+    """Sparsity 0 trains exactly as without the method: same losses and weights, bit for bit."""
+    plain = ToyRun(None, {}, optimizer)
+    pruned = ToyRun(spec, {**SCHEDULE, **(options or {}), "sparsity": 0.0}, optimizer)
+    for _ in range(STEPS):
+        assert plain.step() == pruned.step(), f"{spec.name}: sparsity 0 changes the loss"
+    _assert_equal(spec, plain, pruned, "sparsity 0 changes")
+
+
+def check_resume(spec: MethodSpec, options: Mapping[str, Any] | None = None) -> None:
+    """A run stopped before, on and after mask updates goes on exactly, through a file."""
+    settings = {**SCHEDULE, "sparsity": 0.6, **(options or {})}
+    whole = ToyRun(spec, settings)
+    losses = [whole.step() for _ in range(STEPS)]
+    for stop in (0, 8, 9, 21, 25):
+        first = ToyRun(spec, settings)
+        for _ in range(stop):
+            first.step()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "state.safetensors"
+            save_state(path, first.state_dict())
+            second = ToyRun(spec, settings)
+            second.load_state_dict(load_state(path))
+        rest = [second.step() for _ in range(STEPS - stop)]
+        assert rest == losses[stop:], f"{spec.name}: other losses after a stop at step {stop}"
+        _assert_equal(spec, whole, second, f"a stop at step {stop} changes")
+
+
+def _assert_equal(spec: MethodSpec, one: ToyRun, other: ToyRun, what: str) -> None:
+    ours, theirs = one.tensors(), other.tensors()
+    assert ours.keys() == theirs.keys(), f"{spec.name}: {what} which tensors there are"
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), f"{spec.name}: {what} {name}"

@@ -1,0 +1,88 @@
+"""What this package offers to `ssm-train`: the only file that knows about hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssm_core import (
+    CommandSpec,
+    DatasetSpec,
+    ModelSpec,
+    RecipeSpec,
+    TaskSpec,
+    hookimpl,
+    recipes_in,
+)
+from ssm_vision import classification, classifier, delta_command, report
+from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.presets import RECIPES
+
+
+@hookimpl
+def ssm_register_models() -> Iterable[ModelSpec]:
+    return [
+        ModelSpec(
+            "patch-classifier",
+            classifier.PatchClassifierConfig,
+            classifier.PatchClassifier,
+            "image classifier over a sequence of patches, any mixer",
+            "arXiv:2010.11929, arXiv:2401.09417",
+        )
+    ]
+
+
+@hookimpl
+def ssm_register_datasets() -> Iterable[DatasetSpec]:
+    return [
+        DatasetSpec(
+            "digits",
+            digits.DigitsOptions,
+            digits.build,
+            "1797 handwritten digits 8x8 of scikit-learn, no download",
+        ),
+        DatasetSpec("mnist", mnist.MnistOptions, mnist.build, "70000 handwritten digits 28x28"),
+        DatasetSpec(
+            "cifar10", cifar10.Cifar10Options, cifar10.build, "60000 photographs 32x32, 10 classes"
+        ),
+        DatasetSpec(
+            "image-folder",
+            image_folder.ImageFolderOptions,
+            image_folder.build,
+            "your own images, one folder per class",
+        ),
+    ]
+
+
+@hookimpl
+def ssm_register_tasks() -> Iterable[TaskSpec]:
+    return [
+        TaskSpec(
+            "classification",
+            classification.ClassificationOptions,
+            classification.Classification,
+            "one class per example: cross-entropy, accuracy",
+        )
+    ]
+
+
+@hookimpl
+def ssm_register_recipes() -> Iterable[RecipeSpec]:
+    return recipes_in(RECIPES)
+
+
+@hookimpl
+def ssm_register_commands() -> Iterable[CommandSpec]:
+    return [
+        CommandSpec(
+            "delta",
+            "draw the step size Delta of a trained Mamba over images",
+            delta_command.configure,
+            delta_command.run,
+        )
+    ]
+
+
+@hookimpl
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
+    return report.draw_runs(runs, folder)
