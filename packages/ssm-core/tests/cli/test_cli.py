@@ -182,7 +182,7 @@ def test_sigkill_resumes_bit_for_bit(spawn, tmp_path):
 def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path):
     words = ("fit", "points-net", "--model.dropout", "0.0")
     alone = spawn((*words, "--out", "alone"))
-    prefix = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29713")
+    prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     both = spawn((*words, "--out", "both"), prefix)
     for process in (alone, both):
         _, err = process.communicate(timeout=120)
