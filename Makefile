@@ -1,0 +1,29 @@
+# Thin on purpose: the logic is in tools/. Every target makes or updates the environment first.
+#   make demo ARGS="--trainer.max_epochs 1"      make test PACKAGE=ssm-core ARGS="-k scan"
+#   make setup PYTHON=python3.12                 VENV=folder puts the environment elsewhere
+VENV ?= .venv
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+setup: ## make or update the virtual environment; a second call takes a moment
+	@tools/setup.sh
+
+demo: setup ## train a bidirectional Mamba on handwritten digits
+	@$(VENV)/bin/ssm-train fit digits-bimamba $(ARGS)
+
+test: setup ## run the tests with coverage; PACKAGE=ssm-core runs those of one package
+	@tools/test.sh $(PACKAGE) -- $(ARGS)
+
+lint: setup ## ruff, mypy, the direction of imports, tests without an assertion
+	@tools/lint.sh
+
+bench: setup ## time the operators on this machine
+	@$(VENV)/bin/python tools/bench/operators.py $(ARGS)
+
+clean: ## remove the environment, builds and caches; runs/ stays
+	@tools/clean.sh

@@ -1,0 +1,82 @@
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+
+#include "bindings.h"
+#include "causal_conv1d_params.h"
+#include "cpu/isa.h"
+
+namespace py = pybind11;
+
+namespace ssm {
+namespace {
+
+// What Python passes for a (b, l, d) tensor: (address, stride_b, stride_l, stride_d).
+using Ref3 = std::array<int64_t, 4>;
+
+template <class T>
+T* pointer(int64_t address) {
+  return reinterpret_cast<T*>(static_cast<intptr_t>(address));
+}
+
+View3 view(const Ref3& ref) { return {pointer<char>(ref[0]), ref[1], ref[2], ref[3]}; }
+
+// sizes: (batch, steps, channels, width, dtype code).
+void set_sizes(ConvInputs& in, const std::array<int64_t, 5>& sizes) {
+  for (int i = 0; i < 4; ++i)
+    if (sizes[i] < 0) throw std::invalid_argument("negative size");
+  if (sizes[3] < 1 || sizes[3] > kMostTaps) throw std::invalid_argument("width must be 1 to 8");
+  if (sizes[4] < 0 || sizes[4] > 3) throw std::invalid_argument("unknown dtype code");
+  in.batch = sizes[0], in.steps = sizes[1], in.channels = sizes[2], in.width = sizes[3];
+  in.dtype = static_cast<DType>(sizes[4]);
+}
+
+void set_tensors(ConvInputs& in, const Ref3& x, int64_t weight, int64_t bias, int64_t initial_state) {
+  in.x = view(x);
+  in.weight = pointer<void>(weight), in.bias = pointer<void>(bias), in.initial_state = pointer<void>(initial_state);
+}
+
+void set_mode(ConvInputs& in, bool silu, bool reverse, int num_threads) {
+  in.silu = silu, in.reverse = reverse, in.num_threads = num_threads;
+}
+
+void forward(const ConvInputs& in, const Ref3& y, int64_t final_state) {
+  ConvForward params;
+  params.in = in;
+  params.y = view(y);
+  params.final_state = pointer<void>(final_state);
+  const KernelTable& kernels = active_kernels();
+  py::gil_scoped_release release;
+  kernels.causal_conv1d_forward(params);
+}
+
+// grads: addresses of the gradients of weight, bias and initial_state; 0 for the last two where not wanted.
+void backward(const ConvInputs& in, const Ref3& grad_y, int64_t grad_final_state, const Ref3& grad_x,
+              const std::array<int64_t, 3>& grads) {
+  ConvBackward params;
+  params.in = in;
+  params.grad_y = view(grad_y);
+  params.grad_final_state = pointer<void>(grad_final_state);
+  params.grad_x = view(grad_x);
+  params.grad_weight = pointer<void>(grads[0]);
+  params.grad_bias = pointer<void>(grads[1]);
+  params.grad_initial_state = pointer<void>(grads[2]);
+  const KernelTable& kernels = active_kernels();
+  py::gil_scoped_release release;
+  kernels.causal_conv1d_backward(params);
+}
+
+}  // namespace
+
+void bind_causal_conv1d(py::module_& module) {
+  py::class_<ConvInputs>(module, "ConvInputs")
+      .def(py::init<>())
+      .def("set_sizes", &set_sizes)
+      .def("set_tensors", &set_tensors)
+      .def("set_mode", &set_mode);
+  module.def("causal_conv1d_forward", &forward);
+  module.def("causal_conv1d_backward", &backward);
+}
+
+}  // namespace ssm

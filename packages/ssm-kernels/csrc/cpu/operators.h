@@ -1,0 +1,18 @@
+// Operators of the instruction set this translation unit is compiled for.
+//
+// Everything a kernel file defines must live in namespace ssm::SSM_ISA, and kernel files must not use templates of the
+// standard library that may stay out of line (std::vector, std::function, std::sort): the linker keeps one copy of an
+// inline function of equal name, and a copy built for AVX-512 would then run on a processor without it.
+#pragma once
+
+#include "causal_conv1d_params.h"
+#include "params.h"
+
+namespace ssm::SSM_ISA {
+
+void selective_scan_forward(const ScanForward& params);
+void selective_scan_backward(const ScanBackward& params);
+void causal_conv1d_forward(const ConvForward& params);
+void causal_conv1d_backward(const ConvBackward& params);
+
+}  // namespace ssm::SSM_ISA

@@ -1,0 +1,71 @@
+// Plain arguments of the operators: addresses, sizes and strides.  Shared by the bindings, the CPU and the CUDA kernels.
+// Strides and sizes count elements and are 64-bit, so that tensors above 2^31 elements need no special case.
+#pragma once
+
+#include <cstdint>
+
+namespace ssm {
+
+// Storage types.  Arithmetic is float, and double where the storage is f64 ("compute type").
+enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+
+inline int64_t size_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+
+// A (b, l, d) tensor with any strides, 0 and negative included.  data == nullptr: the tensor is absent.
+struct View3 {
+  char* data = nullptr;
+  int64_t stride_b = 0, stride_l = 0, stride_d = 0;
+};
+
+// B or C of the scan: (b, l, g, n) with any strides, or constant in time: contiguous (d, n) in the compute type.
+struct CoefficientView {
+  char* data = nullptr;
+  int64_t groups = 0;  // 0: constant
+  int64_t stride_b = 0, stride_l = 0, stride_g = 0, stride_n = 0;
+  bool variable() const { return groups > 0; }
+};
+
+// Inputs that the forward and the backward pass of the selective scan share.  Pointers without a view are contiguous
+// and in the compute type: A (d, n), D and delta_bias (d,), states (b, d, n).
+struct ScanInputs {
+  int64_t batch = 0, steps = 0, channels = 0, states = 0;
+  DType dtype = DType::f32;  // of u, delta, z, y and of variable B and C
+  View3 u, delta, z;
+  CoefficientView B, C;
+  const void* A = nullptr;
+  const void* D = nullptr;
+  const void* delta_bias = nullptr;
+  const void* initial_state = nullptr;
+  bool delta_softplus = false;
+  bool reverse = false;  // time runs from the last step to the first
+  int32_t num_threads = 1;
+};
+
+struct ScanForward {
+  ScanInputs in;
+  View3 y;                      // contiguous
+  void* final_state = nullptr;  // (b, d, n)
+  void* checkpoints = nullptr;  // (b, chunks, n, d), the state before each chunk; nullptr: not wanted
+};
+
+struct ScanBackward {
+  ScanInputs in;
+  View3 grad_y;
+  const void* grad_final_state = nullptr;  // (b, d, n) or nullptr
+  const void* checkpoints = nullptr;       // of the forward pass
+  View3 grad_u, grad_delta, grad_z;
+  void* grad_A = nullptr;              // (d, n)
+  CoefficientView grad_B, grad_C;      // same kind (variable or constant) as B and C
+  void* grad_D = nullptr;              // (d,) or nullptr
+  void* grad_delta_bias = nullptr;     // (d,) or nullptr
+  void* grad_initial_state = nullptr;  // (b, d, n) or nullptr
+};
+
+// Steps per chunk of the scan: the forward pass keeps one state per chunk, the backward pass recomputes the others.
+constexpr int64_t kScanChunk = 32;
+
+inline int64_t scan_chunks(int64_t steps) { return (steps + kScanChunk - 1) / kScanChunk; }
+
+}  // namespace ssm

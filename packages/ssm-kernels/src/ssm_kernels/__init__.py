@@ -1,0 +1,38 @@
+"""Numerical operators of state space models for PyTorch: a readable reference and fast kernels.
+
+`python -m ssm_kernels` reports what was built and what will run.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from .backends import Backend, SsmKernelsWarning
+from .causal_conv1d import causal_conv1d
+from .errors import (
+    ArgumentError,
+    BackendError,
+    DeviceError,
+    DTypeError,
+    ShapeError,
+    SsmError,
+)
+from .reference import causal_conv1d_reference, selective_scan_reference
+from .selective_scan import selective_scan
+
+__version__ = version("ssm-kernels")
+
+__all__ = [
+    "ArgumentError",
+    "Backend",
+    "BackendError",
+    "DTypeError",
+    "DeviceError",
+    "ShapeError",
+    "SsmError",
+    "SsmKernelsWarning",
+    "causal_conv1d",
+    "causal_conv1d_reference",
+    "selective_scan",
+    "selective_scan_reference",
+]

@@ -1,0 +1,83 @@
+"""`python -m ssm_kernels`: what was built, what will run, and how to get what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import warnings
+
+import torch
+
+from . import __version__, native
+from .backends import (
+    ENVIRONMENT_VARIABLE,
+    SsmKernelsWarning,
+    choose_backend,
+    environment_setting,
+    why_not_native,
+)
+from .errors import BackendError
+
+OPERATORS = {
+    "selective_scan": {"is_complex": False},
+    "selective_scan (complex A)": {"is_complex": True},
+    "causal_conv1d": {"is_complex": False},
+}
+
+
+def report() -> str:
+    """Return the whole report as text."""
+    lines = [
+        f"ssm-kernels {__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        "",
+        *_built(),
+        f"{ENVIRONMENT_VARIABLE}: {environment_setting()}",
+        "",
+        "What runs with backend='auto':",
+        *_what_runs(),
+    ]
+    return "\n".join(lines)
+
+
+def _built() -> list[str]:
+    if not native.AVAILABLE:
+        return ["native CPU kernels: missing"]
+    info = native.build_info()
+    return ["native CPU kernels: built", *(f"  {name}: {info[name]}" for name in info)]
+
+
+def _what_runs() -> list[str]:
+    lines = [f"  {'':28}{'cpu tensors':14}cuda tensors"]
+    missing: dict[str, None] = {}  # an ordered set
+    for operator, options in OPERATORS.items():
+        choices = []
+        for device_type in ("cpu", "cuda"):
+            choices.append(_choice(operator, device_type, **options))
+            reason = why_not_native(device_type, **options)
+            if reason is not None:
+                missing.setdefault(f"  {device_type}: {reason}")
+        lines.append(f"  {operator:28}{choices[0]:14}{choices[1]}")
+    if missing:
+        lines += ["", "Not at full speed:", *missing]
+    return lines
+
+
+def _choice(operator: str, device_type: str, *, is_complex: bool) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SsmKernelsWarning)  # the report says it more fully
+        try:
+            device = torch.device(device_type)
+            return choose_backend(operator, "auto", device, is_complex=is_complex).value
+        except BackendError:
+            return "error"  # the environment variable names a backend that cannot run there
+
+
+def main() -> None:
+    """Print the report."""
+    argparse.ArgumentParser(prog="python -m ssm_kernels", description=__doc__).parse_args()
+    print(report())
+
+
+if __name__ == "__main__":
+    main()

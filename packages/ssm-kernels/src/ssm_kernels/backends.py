@@ -1,0 +1,114 @@
+"""Which implementation runs: the native CPU kernel where it was built, else the PyTorch reference.
+
+`backend="auto"` always finds something that runs. Where that is the slow reference, it says so
+once per process and reason with a `SsmKernelsWarning`. A backend named explicitly, in the call or
+with the environment variable SSM_KERNELS_BACKEND (read once per operator), runs or raises.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from enum import Enum
+from functools import cache
+
+import torch
+
+from . import native
+from .errors import BackendError
+
+ENVIRONMENT_VARIABLE = "SSM_KERNELS_BACKEND"
+BUILD_HINT = (
+    "build them with a C++17 compiler: `pip install --force-reinstall --no-deps ssm-kernels` "
+    "(in a checkout: `pip install --no-deps ./packages/ssm-kernels`)"
+)
+
+
+class SsmKernelsWarning(UserWarning):
+    """A slower implementation runs than could; the message says why and how to change it."""
+
+
+class Backend(str, Enum):
+    """Where an operator runs. Every function takes a member or its value as a string."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def choose_backend(
+    operator: str, backend: Backend | str, device: torch.device, *, is_complex: bool = False
+) -> Backend:
+    """Return what runs `operator` on tensors of `device`, never AUTO; warn once if that is slow.
+
+    Raises:
+        BackendError: the name is unknown, or the named backend cannot run this call.
+    """
+    requested = backend if isinstance(backend, Backend) else _parse(operator, backend, "backend")
+    if requested is Backend.AUTO:
+        requested = _environment_backend(operator)
+    if requested is Backend.REFERENCE:
+        return Backend.REFERENCE
+
+    reason = why_not_native(device.type, is_complex=is_complex)
+    if requested is Backend.AUTO:
+        if reason is None:
+            return Backend.CPU
+        _notify_once(operator, device.type, reason)
+        return Backend.REFERENCE
+
+    if requested is Backend.CPU and device.type != "cpu":
+        reason = f"the tensors are on {device}; move them with .to('cpu')"
+    elif requested is Backend.CUDA:
+        reason = why_not_native("cuda")
+    if reason is not None:
+        raise BackendError(
+            f"{operator}: backend '{requested.value}' cannot run: {reason}; "
+            "or pass backend='reference'"
+        )
+    return requested
+
+
+def why_not_native(device_type: str, *, is_complex: bool = False) -> str | None:
+    """Say why no native kernel can run there and what to do about it; None where one can."""
+    if device_type != "cpu":
+        return (
+            f"this version has no native kernel for {device_type} tensors; "
+            "move them to the CPU for a native kernel"
+        )
+    if not native.AVAILABLE:
+        return f"the native CPU kernels are not built ({native.IMPORT_ERROR}); {BUILD_HINT}"
+    if is_complex and not native.supports(True):
+        return "the native CPU kernel takes no complex A; pass a real one"
+    return None
+
+
+def environment_setting() -> str:
+    """Return the value of SSM_KERNELS_BACKEND; "auto" if it is unset or empty."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or Backend.AUTO.value
+
+
+@cache
+def _environment_backend(operator: str) -> Backend:
+    return _parse(operator, environment_setting(), ENVIRONMENT_VARIABLE)
+
+
+def _parse(operator: str, name: str, source: str) -> Backend:
+    try:
+        return Backend(name)
+    except ValueError:
+        known = ", ".join(repr(member.value) for member in Backend)
+        raise BackendError(f"{operator}: {source} is {name!r}, expected one of {known}") from None
+
+
+_notified: set[tuple[str, str]] = set()
+
+
+def _notify_once(operator: str, device_type: str, reason: str) -> None:
+    if (operator, reason) in _notified:
+        return
+    _notified.add((operator, reason))
+    message = f"{operator} runs the slow PyTorch reference on {device_type}: {reason}"
+    # Up the stack: this function, choose_backend, the operator, the caller of the operator.
+    warnings.warn(message, SsmKernelsWarning, stacklevel=4)

@@ -1,0 +1,151 @@
+"""Which backend runs, and what is said about it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssm_kernels import (
+    Backend,
+    BackendError,
+    SsmError,
+    SsmKernelsWarning,
+    backends,
+    causal_conv1d,
+    native,
+    selective_scan,
+)
+
+
+def scan(device: str = "cpu", is_complex: bool = False, **options: object) -> Tensor:
+    u = torch.ones(1, 2, 3, device=device)
+    A = -torch.ones(3, 4, device=device)
+    B = torch.ones(1, 2, 4, device=device)
+    y = selective_scan(u, u, A.to(torch.complex64) if is_complex else A, B, B, **options)
+    assert isinstance(y, Tensor)
+    return y
+
+
+def conv(device: str = "cpu", **options: object) -> Tensor:
+    x = torch.ones(1, 2, 3, device=device)
+    y = causal_conv1d(x, torch.ones(3, 4, device=device), **options)
+    assert isinstance(y, Tensor)
+    return y
+
+
+OPERATORS = [pytest.param(scan, id="selective_scan"), pytest.param(conv, id="causal_conv1d")]
+Call = Callable[..., Tensor]
+
+
+@pytest.fixture
+def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    monkeypatch.setattr(native, "IMPORT_ERROR", "No module named 'ssm_kernels._native'")
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_auto_runs_the_native_kernel_without_a_word(call: Call) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(call(), call(backend="cpu"))
+
+
+@pytest.mark.usefixtures("not_built")
+@pytest.mark.parametrize("call", OPERATORS)
+def test_auto_without_native_kernel_says_so_once(
+    call: Call, request: pytest.FixtureRequest
+) -> None:
+    with pytest.warns(SsmKernelsWarning) as notices:
+        first, second = call(), call()
+    assert torch.equal(first, second)
+    assert len(notices) == 1
+    operator = request.node.callspec.id
+    assert str(notices[0].message) == (
+        f"{operator} runs the slow PyTorch reference on cpu: the native CPU kernels are not built "
+        "(No module named 'ssm_kernels._native'); build them with a C++17 compiler: "
+        "`pip install --force-reinstall --no-deps ssm-kernels` "
+        "(in a checkout: `pip install --no-deps ./packages/ssm-kernels`)"
+    )
+    assert notices[0].filename == __file__  # points at the caller
+
+
+@pytest.mark.usefixtures("not_built")
+@pytest.mark.parametrize("call", OPERATORS)
+def test_named_backend_without_native_kernel_raises(call: Call) -> None:
+    with pytest.raises(BackendError, match=r"backend 'cpu' cannot run: .*pip install") as caught:
+        call(backend="cpu")
+    assert isinstance(caught.value, (SsmError, RuntimeError))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_other_devices_run_the_reference_with_a_notice(call: Call) -> None:
+    with pytest.warns(SsmKernelsWarning, match="no native kernel for meta tensors"):
+        y = call("meta")
+    assert y.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_named_reference_is_silent_everywhere(call: Call) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call("meta", backend=Backend.REFERENCE).device.type == "meta"
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_cuda_backend_raises(call: Call) -> None:
+    with pytest.raises(BackendError, match="backend 'cuda' cannot run: this version has no"):
+        call(backend="cuda")
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_cpu_backend_refuses_other_devices(call: Call) -> None:
+    with pytest.raises(BackendError, match="the tensors are on meta; move them"):
+        call("meta", backend="cpu")
+
+
+@pytest.mark.parametrize("call", OPERATORS)
+def test_unknown_backend(call: Call) -> None:
+    with pytest.raises(
+        BackendError,
+        match=r"backend is 'gpu', expected one of 'auto', 'reference', 'cpu', 'cuda'",
+    ):
+        call(backend="gpu")
+
+
+def test_complex_without_complex_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "supports", lambda is_complex: not is_complex)
+    with pytest.warns(SsmKernelsWarning, match="takes no complex A"):
+        y = scan(is_complex=True)
+    assert torch.equal(y, scan(is_complex=True, backend="reference"))
+    with pytest.raises(BackendError, match="takes no complex A"):
+        scan(is_complex=True, backend="cpu")
+
+
+def test_environment_variable_replaces_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSM_KERNELS_BACKEND", "reference")
+    cpu = torch.device("cpu")
+    assert backends.choose_backend("scan", "auto", cpu) is Backend.REFERENCE
+    assert backends.choose_backend("scan", "cpu", cpu) is Backend.CPU
+
+
+def test_environment_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSM_KERNELS_BACKEND", "fast")
+    with pytest.raises(BackendError, match="scan: SSM_KERNELS_BACKEND is 'fast', expected one of"):
+        backends.choose_backend("scan", "auto", torch.device("cpu"))
+
+
+def test_import_is_silent_and_needs_no_device() -> None:
+    code = "import ssm_kernels; print(ssm_kernels.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.strip()
