@@ -24,8 +24,8 @@ from ssm_core.cli import main
 host = plugins.PluginHost(load_entry_points=False)
 host.register(toy_plugin, "toy 1.0")
 plugins.plugin_host = lambda: host
-import ssm_core.config
-ssm_core.config.plugin_host = plugins.plugin_host
+import ssm_core.mixers
+ssm_core.mixers.plugin_host = plugins.plugin_host
 sys.exit(main())
 """
 

@@ -3,8 +3,8 @@ from typing import Any, Literal
 
 import pytest
 
-from ssm_core import Mamba, build_mixer, make_config
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core import make_config
+from ssm_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,3 @@ def test_make_config_errors_are_one_line(options, message):
         make_config(Options, options, "model")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_build_mixer_by_name():
-    layer = build_mixer("mamba", 16, {"d_state": 4})
-    assert isinstance(layer, Mamba)
-    assert layer.A_log.shape == (32, 4)
-
-
-def test_build_mixer_unknown_name_and_key():
-    with pytest.raises(UnknownNameError, match="unknown mixer 'mambo': did you mean 'mamba'"):
-        build_mixer("mambo", 16)
-    with pytest.raises(UnknownNameError, match=r"mixer_options \(mamba\)\.d_stat"):
-        build_mixer("mamba", 16, {"d_stat": 4})

@@ -5,7 +5,7 @@ Importing this package imports torch and the layers, never the training engine's
 
 from __future__ import annotations
 
-from ssm_core.config import build_mixer, make_config
+from ssm_core.config import make_config
 from ssm_core.errors import SsmError
 from ssm_core.hookspecs import hookimpl, hookspec
 from ssm_core.layers.attention import Attention, AttentionConfig
@@ -13,6 +13,7 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.mixers import build_mixer
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
     CommandSpec,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_core.plugins import plugin_host
 
 T = TypeVar("T")
 
@@ -54,15 +53,3 @@ def parse_message(error: BaseException) -> str:
     """A parser's error for people: without the words for programmers around a key and a type."""
     text = one_line(error).replace('Parser key "', '"')
     return re.sub(r"Expected a (?:<class '(\w+)'>|typing\.)", r"expected \1", text)
-
-
-def build_mixer(name: str, d_model: int, options: Mapping[str, Any] | None = None) -> Any:
-    """Build a registered sequence layer by name.
-
-    Args:
-        name: "mamba", "bimamba", "rnn", "attention" or a plugin's mixer (`ssm-train list mixers`).
-        d_model: width of the input and the output.
-        options: fields of that mixer's configuration.
-    """
-    spec = plugin_host().get("mixers", name)
-    return spec.build(d_model, make_config(spec.config, options or {}, f"mixer_options ({name})"))

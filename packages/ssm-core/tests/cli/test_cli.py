@@ -2,7 +2,10 @@
 
 import json
 import os
+import platform
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -69,6 +72,19 @@ def test_resume_auto_starts_a_new_run_when_the_last_is_finished(train, tmp_path)
     train("fit", "points-net")
     assert train("fit", "points-net", "--resume", "auto")[0] == 0
     assert (tmp_path / "runs/points-net-002/status.json").is_file()
+
+
+def test_resume_of_a_run_that_another_process_trains_is_refused(train, tmp_path):
+    train("fit", "points-net", "--trainer.max_steps", "8")
+    status = {"state": "running", "process": os.getppid(), "host": platform.node()}
+    (tmp_path / "runs/points-net-001/status.json").write_text(json.dumps(status))
+    for resume in ("auto", "runs/points-net-001"):
+        code, _, err = train("fit", "points-net", "--resume", resume)
+        assert code == 2
+        assert f"process {os.getppid()} is training there" in err
+    status["process"] = 2**22 + 1  # above the largest process number of Linux: nobody
+    (tmp_path / "runs/points-net-001/status.json").write_text(json.dumps(status))
+    assert train("fit", "points-net", "--resume", "auto")[0] == 0
 
 
 def test_resume_with_other_options_is_refused(train):
@@ -140,6 +156,14 @@ def wait_for_step(folder, step, seconds=60):
 
 
 SLOW = ("fit", "points-net", "--model.delay_s", "0.05")
+
+
+def test_a_reader_that_goes_away_is_no_error(launcher):
+    command = [sys.executable, str(launcher), "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
 
 
 @pytest.mark.slow

@@ -72,35 +72,41 @@ def _control_parser(program: str) -> argparse.ArgumentParser:
         "--resume",
         default="no",
         metavar="no|auto|RUN",
-        help="auto: go on with the newest unfinished run of this recipe, else start one",
+        help="auto: go on with the newest run of this recipe if it is unfinished, else start one",
     )
     return parser
 
 
 def _folder(control: argparse.Namespace, config: ResolvedConfig) -> tuple[Path, bool]:
     """The run folder and whether it is resumed; all processes of a run agree on it."""
-    from ssm_core.train.folder import check_run_folder, new_folder, newest_unfinished
+    from ssm_core.train.folder import check_run_folder, require_free
 
     if control.resume not in ("no", "auto"):
-        return check_run_folder(Path(control.resume)), True
+        return require_free(check_run_folder(Path(control.resume))), True
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _agreed_folder(control, config)
+    return _choose_folder(control, config)
+
+
+def _choose_folder(control: argparse.Namespace, config: ResolvedConfig) -> tuple[Path, bool]:
+    from ssm_core.train.folder import new_folder, newest_unfinished, require_free
+
     old = newest_unfinished(control.out, config.recipe) if control.resume == "auto" else None
-    return (old, True) if old is not None else (new_folder(control.out, config.recipe), False)
+    if old is not None:
+        return require_free(old), True
+    return new_folder(control.out, config.recipe), False
 
 
 def _agreed_folder(control: argparse.Namespace, config: ResolvedConfig) -> tuple[Path, bool]:
     """Rank 0 chooses and tells the others."""
-    from ssm_core.train.fit import make_fabric
-    from ssm_core.train.folder import new_folder, newest_unfinished
+    from ssm_core.train.fabric import make_fabric
 
     fabric = make_fabric(config.trainer.accelerator, config.trainer.precision)
     fabric.launch()
-    choice: tuple[str, bool] | None = None
+    choice = ("", False)
     if fabric.is_global_zero:
-        old = newest_unfinished(control.out, config.recipe) if control.resume == "auto" else None
-        folder = old or new_folder(control.out, config.recipe)
-        choice = (str(folder), old is not None)
+        folder, resume = _choose_folder(control, config)
+        choice = (str(folder), resume)
     path, resume = fabric.broadcast(choice)
     return Path(path), resume
 

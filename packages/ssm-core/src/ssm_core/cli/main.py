@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("ssm-train: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (head, less) has gone
-        sys.stderr.close()
+        # Python flushes stdout once more at exit: give it something that can be written to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SsmError as error:
         if debug:

@@ -12,6 +12,9 @@ from torch import nn
 
 from ssm_core.plugins import PluginHost
 from ssm_core.task import Task
+from ssm_core.train.batches import eval_loader
+from ssm_core.train.fabric import make_fabric
+from ssm_core.train.restore import load_run, read_config
 from ssm_core.train.run import Run
 
 
@@ -48,10 +51,6 @@ def evaluate_run(host: PluginHost, folder: Path, overrides: Sequence[str] = ()) 
     Args:
         overrides: command-line words, e.g. where the data is on this machine.
     """
-    from ssm_core.train.batches import eval_loader
-    from ssm_core.train.fit import make_fabric
-    from ssm_core.train.restore import load_run, read_config
-
     restored = load_run(folder, host=host)
     config = read_config(host, folder, overrides)
     fabric = make_fabric(config.trainer.accelerator, config.trainer.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import torch
 
-from ssm_core.errors import CheckpointError
+from ssm_core.errors import CheckpointError, DataError
 from ssm_core.plugins import PluginHost
 from ssm_core.train import folder as run_folder
 from ssm_core.train.batches import eval_loader, train_loader
 from ssm_core.train.checkpoint import load_state
+from ssm_core.train.fabric import make_fabric
 from ssm_core.train.loggers import read_metrics
 from ssm_core.train.loop import train
 from ssm_core.train.optim import make_optimizer, make_scheduler
@@ -42,7 +44,9 @@ def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) ->
         recorder = _recorder(run, state, checkpoint)
         if zero:
             run_folder.write_static(folder, config.to_yaml(), run.info)
-            run_folder.write_status(folder, "running", step=run.step)
+            run_folder.write_status(
+                folder, "running", step=run.step, process=os.getpid(), host=platform.node()
+            )
         train(run, recorder)
     except BaseException as caught:
         error = caught
@@ -87,8 +91,6 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
     loader = train_loader(data, config.loader, options.seed, rank, world)
     steps_per_epoch = len(loader)
     if steps_per_epoch == 0:
-        from ssm_core.errors import DataError
-
         raise DataError(f"data {config.specs['data'].name!r} has no training examples")
     total = _total_steps(options.max_epochs, options.max_steps, steps_per_epoch)
     return Run(
@@ -106,21 +108,6 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
         hooks=host.run_manager(extensions).hook,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
-    )
-
-
-def make_fabric(accelerator: str, precision: str) -> Any:
-    """A Fabric for this process: alone, or one of those that torchrun started."""
-    from lightning_fabric import Fabric
-
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return Fabric(
-        accelerator=accelerator,
-        precision=precision,  # type: ignore[arg-type]
-        devices=local,
-        num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
     )
 
 

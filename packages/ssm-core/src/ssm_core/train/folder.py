@@ -10,6 +10,7 @@ runs/digits-bimamba-001/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import asdict
@@ -43,7 +44,10 @@ def new_folder(out: Path, name: str) -> Path:
 
 
 def newest_unfinished(out: Path, recipe: str) -> Path | None:
-    """The newest run of a recipe under `out` that can go on, or None."""
+    """The newest run of a recipe under `out` if it is unfinished, or None.
+
+    Older unfinished ones are left alone: whoever has finished a run since has given them up.
+    """
     for folder in sorted(out.glob(f"{recipe}-*"), key=lambda p: _number(p, recipe), reverse=True):
         if _number(folder, recipe) and (folder / "config.yaml").is_file():
             return None if read_status(folder).get("state") == "finished" else folder
@@ -60,6 +64,33 @@ def check_run_folder(folder: Path) -> Path:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run folder (no config.yaml in it)")
     return folder
+
+
+def require_free(folder: Path) -> Path:
+    """Return `folder` unless a living process on this machine is training in it.
+
+    Raises:
+        ConfigError: two processes in one folder would overwrite each other's checkpoints.
+    """
+    status = read_status(folder)
+    if status.get("state") == "running" and status.get("host") == platform.node():
+        process = int(status["process"])
+        if process != os.getpid() and _alive(process):
+            raise ConfigError(
+                f"{folder}: process {process} is training there; wait for it or stop it (if that "
+                f"process is something else, delete {folder}/status.json)"
+            )
+    return folder
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and belongs to somebody else
+        return True
+    return True
 
 
 def write_static(folder: Path, config_yaml: str, info: DataInfo) -> None:
