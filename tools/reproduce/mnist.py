@@ -137,7 +137,8 @@ def table(results: list[Result], options: argparse.Namespace) -> str:
         "",
         f"- machine: {processor()}, {platform.system()} {platform.machine()},"
         f" {os.cpu_count()} cores, {torch.get_num_threads()} threads; seconds per epoch are the"
-        " median, training alone (evaluation not counted)",
+        " median, training alone (evaluation not counted), on a machine that other programs used"
+        " at times",
         f"- versions: {installed}",
         f"- command: `python tools/reproduce/mnist.py --data-root FOLDER --seeds {seeds}`",
     ]

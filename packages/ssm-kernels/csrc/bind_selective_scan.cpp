@@ -28,11 +28,12 @@ CoefficientView coefficient(const RefBC& ref) {
 }
 
 // Python fills one of these and hands it to the forward or the backward function.
-void set_sizes(ScanInputs& in, int64_t batch, int64_t steps, int64_t channels, int64_t states, int dtype) {
+void set_sizes(ScanInputs& in, int64_t batch, int64_t steps, int64_t channels, int64_t states, int dtype,
+               bool complex_A) {
   if (batch < 0 || steps < 0 || channels < 0 || states < 0) throw std::invalid_argument("negative size");
   if (dtype < 0 || dtype > 3) throw std::invalid_argument("unknown dtype code");
-  in.batch = batch, in.steps = steps, in.channels = channels, in.states = states;
-  in.dtype = static_cast<DType>(dtype);
+  in.batch = batch, in.steps = steps, in.channels = channels, in.states = complex_A ? 2 * states : states;
+  in.dtype = static_cast<DType>(dtype), in.complex_A = complex_A;
 }
 
 void set_sequences(ScanInputs& in, const Ref3& u, const Ref3& delta, const Ref3& z, const RefBC& B, const RefBC& C) {
@@ -60,7 +61,7 @@ void forward(const ScanInputs& in, const Ref3& y, int64_t final_state, int64_t c
   params.checkpoints = pointer<void>(checkpoints);
   const KernelTable& kernels = active_kernels();
   py::gil_scoped_release release;
-  kernels.selective_scan_forward(params);
+  (in.complex_A ? kernels.selective_scan_complex_forward : kernels.selective_scan_forward)(params);
 }
 
 // grads: addresses of the gradients of A, D, delta_bias and initial_state, 0 where not wanted.
@@ -83,7 +84,7 @@ void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state
   params.grad_initial_state = pointer<void>(grads[3]);
   const KernelTable& kernels = active_kernels();
   py::gil_scoped_release release;
-  kernels.selective_scan_backward(params);
+  (in.complex_A ? kernels.selective_scan_complex_backward : kernels.selective_scan_backward)(params);
 }
 
 }  // namespace

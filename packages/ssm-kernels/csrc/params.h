@@ -20,6 +20,7 @@ struct View3 {
 };
 
 // B or C of the scan: (b, l, g, n) with any strides, or constant in time: contiguous (d, n) in the compute type.
+// With complex A the strides count real numbers, and the imaginary part of an entry follows its real part.
 struct CoefficientView {
   char* data = nullptr;
   int64_t groups = 0;  // 0: constant
@@ -29,9 +30,14 @@ struct CoefficientView {
 
 // Inputs that the forward and the backward pass of the selective scan share.  Pointers without a view are contiguous
 // and in the compute type: A (d, n), D and delta_bias (d,), states (b, d, n).
+//
+// With complex A all of A, B, C and the states are complex, each number stored as its real and its imaginary part.  The
+// axis n then counts parts, 2 per state: n = (re 0, im 0, re 1, im 1, ...).
 struct ScanInputs {
-  int64_t batch = 0, steps = 0, channels = 0, states = 0;
-  DType dtype = DType::f32;  // of u, delta, z, y and of variable B and C
+  int64_t batch = 0, steps = 0, channels = 0;
+  int64_t states = 0;        // n: numbers in the state of one channel, even with complex A
+  bool complex_A = false;
+  DType dtype = DType::f32;  // of u, delta, z and y
   View3 u, delta, z;
   CoefficientView B, C;
   const void* A = nullptr;
@@ -41,6 +47,9 @@ struct ScanInputs {
   bool delta_softplus = false;
   bool reverse = false;  // time runs from the last step to the first
   int32_t num_threads = 1;
+
+  // Of variable B and C: that of u, or the compute type with complex A.
+  DType coefficient_dtype() const { return !complex_A || dtype == DType::f64 ? dtype : DType::f32; }
 };
 
 struct ScanForward {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm_kernels import backends
+from ssm_kernels import backends, native
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,6 +21,15 @@ def _fresh_notices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backends._environment_backend.cache_clear()
     yield
     backends._environment_backend.cache_clear()
+
+
+@pytest.fixture(params=native.available_isas() if native.AVAILABLE else [])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once per instruction set."""
+    before = native.isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(before)
 
 
 @pytest.fixture(autouse=True)

@@ -302,6 +302,24 @@ def test_second_derivatives() -> None:
     assert tensors["x"].grad is not None
 
 
+def test_pending_negations_are_carried_out() -> None:
+    def lazily(t: Tensor) -> Tensor:
+        made = torch.complex(torch.zeros_like(t), -t).conj().imag
+        assert made.is_neg()
+        return made
+
+    made = Case(2, 9, 17, 4, "contiguous", True, True, True, False, 3).leaves(torch.float32)
+    plain = {name: leaf.storage for name, leaf in made.items()}
+    grad_y = torch.randn(2, 9, 17)
+    results = []
+    for change in (lambda t: t, lazily):
+        y = causal_conv1d(
+            **{name: change(t) for name, t in plain.items()}, activation="silu", backend="cpu"
+        )
+        results.append([y, *torch.autograd.grad(y, list(plain.values()), change(grad_y))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_thread_count_does_not_change_the_bits() -> None:
     leaves = Case(5, 300, 70, 4, "contiguous", True, True, True, False, 3).leaves(torch.float32)
     cotangents = torch.randn(5, 300, 70), torch.randn(5, 70, 3)

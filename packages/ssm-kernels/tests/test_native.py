@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,14 +16,6 @@ from ssm_kernels import native
 
 pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason=f"not built: {native.IMPORT_ERROR}")
 ISAS = native.available_isas() if native.AVAILABLE else []
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -81,11 +72,11 @@ def test_own_pool_gives_the_same_bits() -> None:
     try:
         torch.set_num_threads(3)
         for forced in (False, True, True):
-            native._native.force_own_pool(forced)
+            native.extension._native.force_own_pool(forced)
             gradients = native_gradients(case, Mode(), grad_y, None)
             results.append([native_scan(case, Mode())[0], *gradients.values()])
     finally:
-        native._native.force_own_pool(False)
+        native.extension._native.force_own_pool(False)
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -100,7 +91,7 @@ sys.path.insert(0, {os.path.dirname(__file__)!r})
 import torch
 from native_scan_cases import Mode, make_case, native_scan
 from ssm_kernels import native
-native._native.force_own_pool({forced})
+native.extension._native.force_own_pool({forced})
 torch.set_num_threads(2)
 case = make_case((4, 40, 70, 4))
 y = native_scan(case, Mode())[0]
@@ -124,7 +115,7 @@ sys.path.insert(0, {os.path.dirname(__file__)!r})
 import torch
 from native_scan_cases import Mode, make_case, native_scan
 from ssm_kernels import native
-native._native.force_own_pool({forced})
+native.extension._native.force_own_pool({forced})
 torch.set_num_threads(2)
 small = make_case((4, 40, 70, 4))
 y = native_scan(small, Mode())[0]

@@ -135,16 +135,11 @@ def test_values_and_gradients(case: Case, backend: str, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @examples
 @given(case=cases(is_complex=True))
-def test_values_and_gradients_complex(case: Case, dtype: torch.dtype) -> None:
-    check_against_reference(case, dtype, complex_backend())
-
-
-def complex_backend() -> str:
-    from ssm_kernels import native
-
-    return "cpu" if native.supports(True) else "reference"
+def test_values_and_gradients_complex(case: Case, backend: str, dtype: torch.dtype) -> None:
+    check_against_reference(case, dtype, backend)
 
 
 EVERYTHING = Case(

@@ -13,7 +13,7 @@ from kernel_cases import BACKENDS
 from safetensors import safe_open
 from torch import Tensor
 
-from ssm_kernels import native, selective_scan
+from ssm_kernels import selective_scan
 
 FILES = sorted((Path(__file__).parent / "data").glob("scan_0*.safetensors"))
 TIME_LAST = ("u", "delta", "z", "B", "C")  # of three or more axes
@@ -53,8 +53,6 @@ def test_every_golden_is_there() -> None:
 def test_golden(backend: str, path: Path, contiguous: bool) -> None:
     tensors, metadata = load(path)
     is_complex = path.stem.endswith("complex")
-    if is_complex and not native.supports(True):
-        backend = "reference"
 
     def section(prefix: str) -> dict[str, Tensor]:
         found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

@@ -9,6 +9,8 @@ extern const KernelTable kernel_table;
 const KernelTable kernel_table = {
     selective_scan_forward,
     selective_scan_backward,
+    selective_scan_complex_forward,
+    selective_scan_complex_backward,
     causal_conv1d_forward,
     causal_conv1d_backward,
 };

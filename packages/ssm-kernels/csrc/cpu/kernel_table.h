@@ -9,6 +9,8 @@ namespace ssm {
 struct KernelTable {
   void (*selective_scan_forward)(const ScanForward&);
   void (*selective_scan_backward)(const ScanBackward&);
+  void (*selective_scan_complex_forward)(const ScanForward&);
+  void (*selective_scan_complex_backward)(const ScanBackward&);
   void (*causal_conv1d_forward)(const ConvForward&);
   void (*causal_conv1d_backward)(const ConvBackward&);
 };

@@ -12,6 +12,8 @@ namespace ssm::SSM_ISA {
 
 void selective_scan_forward(const ScanForward& params);
 void selective_scan_backward(const ScanBackward& params);
+void selective_scan_complex_forward(const ScanForward& params);
+void selective_scan_complex_backward(const ScanBackward& params);
 void causal_conv1d_forward(const ConvForward& params);
 void causal_conv1d_backward(const ConvBackward& params);
 

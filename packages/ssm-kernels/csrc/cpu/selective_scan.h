@@ -141,6 +141,11 @@ struct Coefficient {
   const F* data;   // variable: (steps, n); constant: (n, lanes)
   int64_t states;  // n
 
+  // For the states from n on; at_n is where those of the block begin in a constant's (blocks, n, lanes).
+  static SSM_INLINE Coefficient from(const ScanInputs& in, const F* data, int64_t n, int64_t at_n) {
+    return {data + (Variable ? n : at_n), in.states};
+  }
+
   SSM_INLINE auto at(int64_t step, int64_t n) const {
     if constexpr (Variable) {
       return data[step * states + n];
@@ -150,25 +155,31 @@ struct Coefficient {
   }
 };
 
-// Reads variable B or C of one chunk into (steps, n), for the group that `channel` belongs to.
+// Reads variable B or C of one chunk into (steps, n), for the group that `channel` belongs to.  Complex rows hold all real
+// parts, then all imaginary parts.
 template <class F>
 SSM_INLINE void read_coefficient(const ScanInputs& in, const CoefficientView& view, int64_t batch, const Chunk& chunk,
                                  int64_t channel, F* tile) {
   const TimeAxis time(in, chunk);
   const int64_t group = channel / (in.channels / view.groups);
   const int64_t offset = batch * view.stride_b + time.first * view.stride_l + group * view.stride_g;
-  const Matrix m = {view.data + offset * size_of(in.dtype), time.sign * view.stride_l, view.stride_n, chunk.rows,
-                    in.states};
-  read_matrix<F>(in.dtype, m, tile, in.states);
+  const DType dtype = in.coefficient_dtype();
+  const int64_t parts = in.complex_A ? 2 : 1, states = in.states / parts;
+  for (int64_t part = 0; part < parts; ++part) {
+    char* data = view.data + (offset + part) * size_of(dtype);
+    const Matrix m = {data, time.sign * view.stride_l, view.stride_n, chunk.rows, states};
+    read_matrix<F>(dtype, m, tile + part * states, in.states);
+  }
 }
 
-// A * log2(e), as (blocks, n, lanes): the decay of one step is then 2^(delta * that).
+// A * log2(e), as (blocks, n, lanes): the decay of one step is then 2^(delta * that).  Imaginary parts stay as they are.
 template <class F>
 SSM_INLINE void read_decay_rates(const ScanInputs& in, const Channels& channels, F* rates) {
   const int64_t block_size = in.states * kWidth<F>;
   read_lanes<F>(kComputeType<F>, state_matrix<F>(in, in.A, 0, channels), rates, block_size);
   const int64_t size = ceil_div(channels.count, kWidth<F>) * block_size;
-  for (int64_t i = 0; i < size; i += kWidth<F>) store(rates + i, load<F>(rates + i) * MathConstants<F>::log2e);
+  const int64_t step = in.complex_A ? 2 * kWidth<F> : kWidth<F>;
+  for (int64_t i = 0; i < size; i += step) store(rates + i, load<F>(rates + i) * MathConstants<F>::log2e);
 }
 
 }  // namespace ssm::SSM_ISA

@@ -1,171 +1,46 @@
-// Forward pass of the selective scan.  A task is one batch index and one slab of channels, all steps.
+// Forward pass of the selective scan with real A.
 #include "cpu/operators.h"
-#include "cpu/parallel.h"
-#include "cpu/selective_scan.h"
+#include "cpu/selective_scan_forward_task.h"
 
 namespace ssm::SSM_ISA {
 namespace {
 
-// States advanced together, kept in registers through a chunk.
+struct RealForward {
+  template <class F, bool Variable>
+  using Coefficient = SSM_ISA::Coefficient<F, Variable>;
+
+  static constexpr int kNumbers = 1;
+  static constexpr int kStoredDecays = 0;
 #if defined(SSM_ISA_IS_avx512)
-constexpr int kMostStates = 16;
+  static constexpr int kMost = 16;  // kept in registers through a chunk
 #else
-constexpr int kMostStates = 8;
+  static constexpr int kMost = 8;
 #endif
 
-template <class F, bool VariableB, bool VariableC>
-struct ForwardTask {
-  static constexpr int64_t W = kWidth<F>;
-  static constexpr int64_t kTile = kTileSteps * W;
-
-  const ScanForward& params;
-  const ScanInputs& in;
-  const Partition& partition;
-  const int64_t batch, slab, blocks;
-  const int64_t matrix;  // elements of a block's (n, lanes) matrix
-
-  Scratch scratch;
-  F *rates, *states;              // (blocks, n, lanes)
-  F *tile_u, *tile_delta, *tile_y, *tile_z;  // (blocks of a panel, steps, lanes)
-  F* tile_delta_u;                // (steps, lanes)
-  F *B, *C;                       // one chunk (steps, n), or (blocks, n, lanes) if constant
-
-  static int64_t coefficient_size(const ScanInputs& in, int64_t blocks, bool variable) {
-    return in.states * (variable ? kTileSteps : blocks * W);
-  }
-
-  static int64_t scratch_bytes(const ScanInputs& in, int64_t blocks) {
-    return 2 * Scratch::size<F>(blocks * in.states * W) + 4 * Scratch::size<F>(kPanelBlocks * kTile) +
-           Scratch::size<F>(kTile) + Scratch::size<F>(coefficient_size(in, blocks, VariableB)) +
-           Scratch::size<F>(coefficient_size(in, blocks, VariableC));
-  }
-
-  ForwardTask(const ScanForward& params, const Partition& partition, int64_t batch, int64_t slab)
-      : params(params), in(params.in), partition(partition), batch(batch), slab(slab),
-        blocks(partition.blocks(slab)), matrix(in.states * W), scratch(scratch_bytes(in, blocks)) {
-    rates = scratch.take<F>(blocks * matrix);
-    states = scratch.take_zeroed<F>(blocks * matrix);
-    for (F** tile : {&tile_u, &tile_delta, &tile_y, &tile_z}) *tile = scratch.take<F>(kPanelBlocks * kTile);
-    tile_delta_u = scratch.take<F>(kTile);
-    B = scratch.take<F>(coefficient_size(in, blocks, VariableB));
-    C = scratch.take<F>(coefficient_size(in, blocks, VariableC));
-  }
-
-  void run() {
-    const Channels all = partition.channels(slab, 0, blocks);
-    const DType type = kComputeType<F>;
-    read_decay_rates<F>(in, all, rates);
-    if (in.initial_state != nullptr)
-      read_lanes<F>(type, state_matrix<F>(in, in.initial_state, batch, all), states, matrix);
-    if constexpr (!VariableB) read_lanes<F>(type, state_matrix<F>(in, in.B.data, 0, all), B, matrix);
-    if constexpr (!VariableC) read_lanes<F>(type, state_matrix<F>(in, in.C.data, 0, all), C, matrix);
-    for (int64_t index = 0; index < scan_chunks(in.steps); ++index) {
-      const Chunk chunk(in, index);
-      if (params.checkpoints != nullptr)
-        write_matrix<F>(type, checkpoint_matrix<F>(in, params.checkpoints, batch, chunk, all), states, W, matrix);
-      if constexpr (VariableB) read_coefficient<F>(in, in.B, batch, chunk, all.first, B);
-      if constexpr (VariableC) read_coefficient<F>(in, in.C, batch, chunk, all.first, C);
-      for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(chunk, first);
-    }
-    write_matrix<F>(type, state_matrix<F>(in, params.final_state, batch, all), states, W, matrix);
-  }
-
-  void run_panel(const Chunk& chunk, int64_t first) {
-    const int64_t count = smaller(kPanelBlocks, blocks - first);
-    const Channels panel = partition.channels(slab, first, count);
-    read_lanes<F>(in.dtype, sequence_matrix(in, in.u, batch, chunk, panel), tile_u, kTile);
-    read_lanes<F>(in.dtype, sequence_matrix(in, in.delta, batch, chunk, panel), tile_delta, kTile);
-    if (in.z.data != nullptr) read_lanes<F>(in.dtype, sequence_matrix(in, in.z, batch, chunk, panel), tile_z, kTile);
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t tile = k * kTile;
-      prepare(chunk.rows, partition.channels(slab, first + k, 1), tile);
-      advance_all(chunk.rows, first + k, tile);
-      if (in.z.data != nullptr) gate(chunk.rows, tile);
-    }
-    write_matrix<F>(in.dtype, sequence_matrix(in, params.y, batch, chunk, panel), tile_y, W, kTile);
-  }
-
-  // delta <- softplus(delta + bias); delta_u <- delta * u; y <- D * u
-  void prepare(int64_t rows, const Channels& block, int64_t tile) {
-    const Vec<F> bias = read_channels<F>(in.delta_bias, block), D = read_channels<F>(in.D, block);
-    for (int64_t t = 0; t < rows * W; t += W) {
-      Vec<F> delta = load<F>(tile_delta + tile + t) + bias;
-      if (in.delta_softplus) delta = softplus<F>(delta);
-      const Vec<F> u = load<F>(tile_u + tile + t);
-      store(tile_delta + tile + t, delta);
-      store(tile_delta_u + t, delta * u);
-      store(tile_y + tile + t, D * u);
-    }
-  }
-
-  void gate(int64_t rows, int64_t tile) {
-    for (int64_t t = tile; t < tile + rows * W; t += W) {
-      const Vec<F> z = load<F>(tile_z + t);
-      store(tile_y + t, load<F>(tile_y + t) * (z * sigmoid<F>(z)));
-    }
-  }
-
-  // All n states of a block, kMostStates at a time, the rest in powers of two.
-  void advance_all(int64_t rows, int64_t k, int64_t tile) {
-    int64_t n = 0;
-    for (; n + kMostStates <= in.states; n += kMostStates) advance<kMostStates>(rows, k, n, tile);
-    if (n + 8 <= in.states) advance<8>(rows, k, n, tile), n += 8;
-    if (n + 4 <= in.states) advance<4>(rows, k, n, tile), n += 4;
-    if (n + 2 <= in.states) advance<2>(rows, k, n, tile), n += 2;
-    if (n + 1 <= in.states) advance<1>(rows, k, n, tile);
-  }
-
-  // h <- exp(delta A) h + delta u B and y <- y + C h for Count states of block k, from state n0 on.
-  template <int Count>
-  __attribute__((noinline)) void advance(int64_t rows, int64_t k, int64_t n0, int64_t tile) {
-    const int64_t in_slab = k * matrix + n0 * W;
-    const Coefficient<F, VariableB> b = {B + (VariableB ? n0 : in_slab), in.states};
-    const Coefficient<F, VariableC> c = {C + (VariableC ? n0 : in_slab), in.states};
-    const F *rate = rates + in_slab, *deltas = tile_delta + tile, *delta_us = tile_delta_u;
-    F *saved = states + in_slab, *ys = tile_y + tile;
+  template <class F, int Count, class CoefficientB, class CoefficientC>
+  static SSM_INLINE void run(int64_t rows, const ForwardTiles<F>& tiles, const F* rate, F* states,
+                             const CoefficientB& b, const CoefficientC& c) {
+    constexpr int64_t W = kWidth<F>;
     Vec<F> h[Count];
     SSM_UNROLL
-    for (int n = 0; n < Count; ++n) h[n] = load<F>(saved + n * W);
+    for (int n = 0; n < Count; ++n) h[n] = load<F>(states + n * W);
     for (int64_t t = 0; t < rows; ++t) {
-      const Vec<F> delta = load<F>(deltas + t * W), delta_u = load<F>(delta_us + t * W);
-      Vec<F> y[2] = {load<F>(ys + t * W), Vec<F>{}};  // two sums: half the latency
+      const Vec<F> delta = load<F>(tiles.delta + t * W), delta_u = load<F>(tiles.delta_u + t * W);
+      Vec<F> y[2] = {load<F>(tiles.y + t * W), Vec<F>{}};  // two sums: half the latency
       SSM_UNROLL
       for (int n = 0; n < Count; ++n) {
         h[n] = exp2<F>(delta * load<F>(rate + n * W)) * h[n] + delta_u * b.at(t, n);
         y[n % 2] += h[n] * c.at(t, n);
       }
-      store(ys + t * W, y[0] + y[1]);
+      store(tiles.y + t * W, y[0] + y[1]);
     }
     SSM_UNROLL
-    for (int n = 0; n < Count; ++n) store(saved + n * W, h[n]);
+    for (int n = 0; n < Count; ++n) store(states + n * W, h[n]);
   }
 };
 
-template <class F, bool VariableB, bool VariableC>
-void forward(const ScanForward& params) {
-  const ScanInputs& in = params.in;
-  if (in.batch == 0 || in.channels == 0) return;
-  // Channels are independent of each other, so the result does not depend on how they are dealt to tasks.
-  const Partition partition(in, kWidth<F>, in.batch, 4 * int64_t(in.num_threads));
-  parallel_for(in.batch * partition.slabs, in.num_threads, [&](int64_t task) {
-    ForwardTask<F, VariableB, VariableC>(params, partition, task / partition.slabs, task % partition.slabs).run();
-  });
-}
-
-template <class F>
-void forward(const ScanForward& params) {
-  const bool B = params.in.B.variable(), C = params.in.C.variable();
-  if (B && C) return forward<F, true, true>(params);
-  if (B) return forward<F, true, false>(params);
-  if (C) return forward<F, false, true>(params);
-  return forward<F, false, false>(params);
-}
-
 }  // namespace
 
-void selective_scan_forward(const ScanForward& params) {
-  if (params.in.dtype == DType::f64) return forward<double>(params);
-  return forward<float>(params);
-}
+void selective_scan_forward(const ScanForward& params) { forward<RealForward>(params); }
 
 }  // namespace ssm::SSM_ISA

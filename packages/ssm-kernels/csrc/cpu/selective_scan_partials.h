@@ -87,8 +87,9 @@ class PartialSums {
           for (int64_t i = 0; i < size; ++i) total[i] += term[i];
         }
         const int64_t offset = batch * to.stride_b + chunk.begin * to.stride_l + group * to.stride_g;
-        const Matrix m = {to.data + offset * size_of(in_.dtype), to.stride_l, to.stride_n, chunk.rows, in_.states};
-        write_matrix<F>(in_.dtype, m, total, in_.states);
+        const DType dtype = in_.coefficient_dtype();
+        const Matrix m = {to.data + offset * size_of(dtype), to.stride_l, to.stride_n, chunk.rows, in_.states};
+        write_matrix<F>(dtype, m, total, in_.states);
       }
     });
   }
@@ -100,5 +101,24 @@ class PartialSums {
   Scratch scratch_;
   F *A_, *constant_B_, *constant_C_, *D_, *delta_bias_, *rows_B_, *rows_C_;
 };
+
+template <class F>
+void zero(void* data, int64_t count) {
+  if (data != nullptr) __builtin_memset(data, 0, static_cast<size_t>(count) * sizeof(F));
+}
+
+// Without batch or channels every gradient that is a sum is zero.
+template <class F>
+void zero_sums(const ScanBackward& params) {
+  const ScanInputs& in = params.in;
+  zero<F>(params.grad_A, in.channels * in.states);
+  zero<F>(params.grad_D, in.channels);
+  zero<F>(params.grad_delta_bias, in.channels);
+  for (const CoefficientView* grad : {&params.grad_B, &params.grad_C}) {
+    const int64_t count = grad->variable() ? in.batch * in.steps * grad->groups : in.channels;
+    const int64_t size = grad->variable() ? size_of(in.coefficient_dtype()) : int64_t(sizeof(F));
+    zero<char>(grad->data, count * in.states * size);
+  }
+}
 
 }  // namespace ssm::SSM_ISA

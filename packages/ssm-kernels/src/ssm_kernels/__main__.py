@@ -18,11 +18,7 @@ from .backends import (
 )
 from .errors import BackendError
 
-OPERATORS = {
-    "selective_scan": {"is_complex": False},
-    "selective_scan (complex A)": {"is_complex": True},
-    "causal_conv1d": {"is_complex": False},
-}
+OPERATORS = ("selective_scan", "causal_conv1d")
 
 
 def report() -> str:
@@ -50,11 +46,11 @@ def _built() -> list[str]:
 def _what_runs() -> list[str]:
     lines = [f"  {'':28}{'cpu tensors':14}cuda tensors"]
     missing: dict[str, None] = {}  # an ordered set
-    for operator, options in OPERATORS.items():
+    for operator in OPERATORS:
         choices = []
         for device_type in ("cpu", "cuda"):
-            choices.append(_choice(operator, device_type, **options))
-            reason = why_not_native(device_type, **options)
+            choices.append(_choice(operator, device_type))
+            reason = why_not_native(device_type)
             if reason is not None:
                 missing.setdefault(f"  {device_type}: {reason}")
         lines.append(f"  {operator:28}{choices[0]:14}{choices[1]}")
@@ -63,12 +59,12 @@ def _what_runs() -> list[str]:
     return lines
 
 
-def _choice(operator: str, device_type: str, *, is_complex: bool) -> str:
+def _choice(operator: str, device_type: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SsmKernelsWarning)  # the report says it more fully
         try:
             device = torch.device(device_type)
-            return choose_backend(operator, "auto", device, is_complex=is_complex).value
+            return choose_backend(operator, "auto", device).value
         except BackendError:
             return "error"  # the environment variable names a backend that cannot run there
 

@@ -37,9 +37,7 @@ class Backend(str, Enum):
     CUDA = "cuda"
 
 
-def choose_backend(
-    operator: str, backend: Backend | str, device: torch.device, *, is_complex: bool = False
-) -> Backend:
+def choose_backend(operator: str, backend: Backend | str, device: torch.device) -> Backend:
     """Return what runs `operator` on tensors of `device`, never AUTO; warn once if that is slow.
 
     Raises:
@@ -51,7 +49,7 @@ def choose_backend(
     if requested is Backend.REFERENCE:
         return Backend.REFERENCE
 
-    reason = why_not_native(device.type, is_complex=is_complex)
+    reason = why_not_native(device.type)
     if requested is Backend.AUTO:
         if reason is None:
             return Backend.CPU
@@ -70,7 +68,7 @@ def choose_backend(
     return requested
 
 
-def why_not_native(device_type: str, *, is_complex: bool = False) -> str | None:
+def why_not_native(device_type: str) -> str | None:
     """Say why no native kernel can run there and what to do about it; None where one can."""
     if device_type != "cpu":
         return (
@@ -79,8 +77,6 @@ def why_not_native(device_type: str, *, is_complex: bool = False) -> str | None:
         )
     if not native.AVAILABLE:
         return f"the native CPU kernels are not built ({native.IMPORT_ERROR}); {BUILD_HINT}"
-    if is_complex and not native.supports(True):
-        return "the native CPU kernel takes no complex A; pass a real one"
     return None
 
 

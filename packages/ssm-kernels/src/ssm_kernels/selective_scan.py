@@ -84,7 +84,7 @@ def selective_scan(
     _check_types(inputs)
     lengths = None if cu_seqlens is None else sequence_lengths(NAME, cu_seqlens, u)
     _check_shapes(inputs, n_states=u.shape[0] if lengths is None else len(lengths))
-    chosen = choose_backend(NAME, backend, u.device, is_complex=A.is_complex())
+    chosen = choose_backend(NAME, backend, u.device)
     options = ScanOptions(bool(delta_softplus), bool(reverse))
     if lengths is None:
         y, final_state = _scan(chosen, inputs, options)

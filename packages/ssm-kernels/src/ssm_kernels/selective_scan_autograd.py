@@ -49,21 +49,21 @@ def scan_native(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tenso
 def _to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     """Give the activations one type, parameters and states the compute type, B and C a group axis.
 
+    With a complex A, B and C are parameters in this respect, with or without a step axis.
+
     The conversions are ordinary differentiable operations, so gradients return in the type and
     shape of each argument.
     """
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    shared = u.dtype
-    for x in (delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None):
-        if x is not None and x.dtype is not shared:
-            shared = torch.promote_types(shared, x.dtype)
-    if shared.is_complex:
-        shared = shared.to_real()
-    real = torch.float64 if shared is torch.float64 else torch.float32
-    state, projected = real, shared
+    shared = _promoted(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None)
     if A.is_complex():
-        shared, state = real, real.to_complex()
-        projected = state
+        double = shared in (torch.float64, torch.complex128)
+        real = torch.float64 if double else torch.float32
+        state = projected = real.to_complex()
+        shared = real if double else _promoted(u, delta, z)
+    else:
+        state = real = torch.float64 if shared is torch.float64 else torch.float32
+        projected = shared
 
     def projection(M: Tensor) -> Tensor:
         if M.dim() == 2:
@@ -81,6 +81,14 @@ def _to_kernel_types(inputs: ScanInputs) -> ScanInputs:
         None if delta_bias is None else _cast(delta_bias, real),
         None if initial_state is None else _cast(initial_state, state),
     )
+
+
+def _promoted(first: Tensor, *others: Tensor | None) -> torch.dtype:
+    dtype = first.dtype
+    for x in others:
+        if x is not None and x.dtype is not dtype:
+            dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,83 @@
+"""The compiled causal convolution: checked tensors in, tensors out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import native_extension as extension
+from .native_extension import DTYPE_CODES, address, contiguous, resolved, view
+
+
+def _conv_inputs(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    *,
+    silu: bool,
+    reverse: bool,
+) -> extension._native.ConvInputs:
+    """The C++ description of one convolution; the tensors must outlive it, all but x contiguous."""
+    inputs = extension._native.ConvInputs()
+    batch, steps, channels = x.shape
+    inputs.set_sizes((batch, steps, channels, weight.shape[1], DTYPE_CODES[x.dtype]))
+    inputs.set_tensors(view(x), weight.data_ptr(), address(bias), address(initial_state))
+    inputs.set_mode(silu, reverse, torch.get_num_threads())
+    return inputs
+
+
+def causal_conv1d_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    *,
+    silu: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """The causal convolution on the CPU: (y, final state).
+
+    x: (b, l, d), any strides. weight: (d, k), k from 1 to 8. bias: (d,). States: (b, d, k-1) in
+    time order. All but x have the compute type: float64 for a float64 x, otherwise float32.
+    """
+    x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
+    initial_state = contiguous(initial_state)
+    inputs = _conv_inputs(x, weight, bias, initial_state, silu=silu, reverse=reverse)
+    y = x.new_empty(x.shape)
+    final_state = weight.new_empty((x.shape[0], x.shape[2], weight.shape[1] - 1))
+    extension._native.causal_conv1d_forward(inputs, view(y), final_state.data_ptr())
+    return y, final_state
+
+
+def causal_conv1d_backward(
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    *,
+    silu: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of (x, weight, bias, initial_state), None for what is absent.
+
+    Arguments as in causal_conv1d_forward; grad_y: (b, l, d) of x's dtype, any strides.
+    Gradients are contiguous. The result is bit-equal for any number of threads.
+    """
+    x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
+    initial_state = contiguous(initial_state)
+    inputs = _conv_inputs(x, weight, bias, initial_state, silu=silu, reverse=reverse)
+    grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
+    grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
+    grad_bias = None if bias is None else bias.new_empty(bias.shape)
+    grad_initial = None if initial_state is None else initial_state.new_empty(initial_state.shape)
+    extension._native.causal_conv1d_backward(
+        inputs,
+        view(grad_y),
+        address(grad_final_state),
+        view(grad_x),
+        (grad_weight.data_ptr(), address(grad_bias), address(grad_initial)),
+    )
+    return grad_x, grad_weight, grad_bias, grad_initial

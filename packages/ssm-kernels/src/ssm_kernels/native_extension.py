@@ -1,0 +1,66 @@
+"""The extension module `_native`, which knows nothing of torch, and what it is given for tensors.
+
+The kernels read addresses and strides and nothing else of a tensor: everything lazy has to be
+carried out first (`resolved`), and a complex number is two real ones (`pairs`).
+"""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch  # first: the kernels run on the threads of the OpenMP runtime that torch loads
+from torch import Tensor
+
+IMPORT_ERROR: str | None = None
+try:
+    from ssm_kernels import _native as _native
+except ImportError as error:
+    IMPORT_ERROR = str(error)
+
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+def resolved(tensor: Tensor) -> Tensor:
+    """The tensor with a pending conjugation or negation (`x.conj()`, `x.conj().imag`) in memory."""
+    if tensor.is_neg() or tensor.is_conj():
+        return tensor.resolve_neg().resolve_conj()
+    return tensor
+
+
+@overload
+def contiguous(tensor: Tensor) -> Tensor: ...
+@overload
+def contiguous(tensor: None) -> None: ...
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else resolved(tensor).contiguous()
+
+
+def pairs(tensor: Tensor) -> Tensor:
+    """A contiguous complex tensor (..., n) as the real one (..., 2 n); a real one as it is."""
+    return torch.view_as_real(tensor).flatten(-2) if tensor.is_complex() else tensor
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def view(tensor: Tensor | None) -> tuple[int, int, int, int]:
+    """Address and strides of a (b, l, d) tensor."""
+    if tensor is None:
+        return (0, 0, 0, 0)
+    stride_b, stride_l, stride_d = tensor.stride()
+    return (tensor.data_ptr(), stride_b, stride_l, stride_d)
+
+
+def coefficient(tensor: Tensor) -> tuple[int, int, int, int, int, int]:
+    """Address, groups and strides of B or C: (b, l, g, n), or constant and contiguous (d, n).
+
+    The strides of a complex tensor count real numbers.
+    """
+    if tensor.dim() == 2:
+        return (tensor.data_ptr(), 0, 0, 0, 0, 0)
+    stride_b, stride_l, stride_g, stride_n = tensor.stride()
+    if tensor.is_complex():
+        stride_b, stride_l = 2 * stride_b, 2 * stride_l
+        stride_g, stride_n = 2 * stride_g, 2 * stride_n
+    return (tensor.data_ptr(), tensor.shape[2], stride_b, stride_l, stride_g, stride_n)

@@ -1,0 +1,158 @@
+"""The compiled selective scan: checked tensors in, tensors out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import native_extension as extension
+from .native_extension import (
+    DTYPE_CODES,
+    address,
+    coefficient,
+    contiguous,
+    pairs,
+    resolved,
+    view,
+)
+
+
+class _Scan:
+    """The inputs of one scan, contiguous where the kernels need it, and their C++ description."""
+
+    def __init__(
+        self,
+        sequences: tuple[Tensor, Tensor, Tensor | None],
+        parameters: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+        initial_state: Tensor | None,
+        *,
+        delta_softplus: bool,
+        reverse: bool,
+    ) -> None:
+        u, delta, z = sequences
+        A, B, C, D, delta_bias = parameters
+        # Kept as attributes: the C++ side holds addresses only, so they must outlive the call.
+        self.u, self.delta = resolved(u), resolved(delta)
+        self.z = None if z is None else resolved(z)
+        self.A, self.D = contiguous(A), contiguous(D)
+        self.B = contiguous(B) if B.dim() == 2 else resolved(B)
+        self.C = contiguous(C) if C.dim() == 2 else resolved(C)
+        self.delta_bias, self.initial_state = contiguous(delta_bias), contiguous(initial_state)
+        self.batch, self.steps, self.channels = u.shape
+        self.states = A.shape[1]
+        inputs = extension._native.ScanInputs()
+        sizes = (self.batch, self.steps, self.channels, self.states)
+        inputs.set_sizes(*sizes, DTYPE_CODES[u.dtype], A.is_complex())
+        inputs.set_sequences(
+            view(self.u), view(self.delta), view(self.z), coefficient(self.B), coefficient(self.C)
+        )
+        inputs.set_parameters(
+            address(self.A),
+            address(self.D),
+            address(self.delta_bias),
+            address(self.initial_state),
+        )
+        inputs.set_mode(delta_softplus, reverse, torch.get_num_threads())
+        self.inputs = inputs
+
+    def empty_state(self) -> Tensor:
+        return self.A.new_empty((self.batch, self.channels, self.states))
+
+    def empty_checkpoints(self) -> Tensor:
+        chunks = extension._native.scan_chunks(self.steps)
+        numbers = 2 * self.states if self.A.is_complex() else self.states
+        shape = (self.batch, chunks, numbers, self.channels)
+        return self.A.new_empty(shape, dtype=self.A.dtype.to_real())
+
+
+def selective_scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    *,
+    delta_softplus: bool,
+    reverse: bool,
+    save_for_backward: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The selective scan on the CPU: (y, final state, checkpoints for the backward pass or None).
+
+    u, delta, z: (b, l, d) of one dtype, any strides. A: (d, n). B, C: (b, l, g, n) of that dtype,
+    any strides, or (d, n). D, delta_bias: (d,). States: (b, d, n). A, constant B and C, D,
+    delta_bias and the states have the compute type: float64 for float64 inputs, otherwise float32.
+    With a complex A, all of B, C and the states are complex, of the compute type, and y is twice
+    the real part of the sum of C h. `reverse` runs from the last step to the first.
+
+    The checkpoints, (b, ceil(l / 32), n, d), hold the state before every 32nd step; real and
+    imaginary parts take turns along n.
+    """
+    scan = _Scan(
+        (u, delta, z),
+        (A, B, C, D, delta_bias),
+        initial_state,
+        delta_softplus=delta_softplus,
+        reverse=reverse,
+    )
+    y = u.new_empty(u.shape)
+    final_state = scan.empty_state()
+    checkpoints = scan.empty_checkpoints() if save_for_backward else None
+    extension._native.selective_scan_forward(
+        scan.inputs, view(y), final_state.data_ptr(), address(checkpoints)
+    )
+    return y, final_state, checkpoints
+
+
+def selective_scan_backward(
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    checkpoints: Tensor,
+    *,
+    delta_softplus: bool,
+    reverse: bool,
+    need_initial_state_grad: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of (u, delta, A, B, C, D, z, delta_bias, initial_state), None for what is absent.
+
+    Arguments as in selective_scan_forward; grad_y: (b, l, d) of u's dtype, any strides;
+    grad_final_state: (b, d, n). Gradients have the dtype and shape of their tensor and are
+    contiguous. The result is bit-equal for any number of threads. The gradient of the initial
+    state is None unless asked for.
+    """
+    scan = _Scan(
+        (u, delta, z),
+        (A, B, C, D, delta_bias),
+        initial_state,
+        delta_softplus=delta_softplus,
+        reverse=reverse,
+    )
+    grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
+    grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
+    grad_z = None if z is None else u.new_empty(u.shape)
+    grad_A, grad_B, grad_C = A.new_empty(A.shape), B.new_empty(B.shape), C.new_empty(C.shape)
+    grad_D = None if D is None else D.new_empty(D.shape)
+    grad_bias = None if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
+    grad_initial = scan.empty_state() if need_initial_state_grad else None
+    extension._native.selective_scan_backward(
+        scan.inputs,
+        view(grad_y),
+        address(grad_final_state),
+        checkpoints.data_ptr(),
+        (view(grad_u), view(grad_delta), view(grad_z)),
+        (coefficient(pairs(grad_B)), coefficient(pairs(grad_C))),
+        (address(grad_A), address(grad_D), address(grad_bias), address(grad_initial)),
+    )
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial
