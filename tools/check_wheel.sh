@@ -24,7 +24,9 @@ if grep -qE 'libtorch|libc10|libgomp|libiomp|libomp' <<<"$needed"; then
 fi
 
 smoke='
-import torch, ssm_kernels
+import os, torch, ssm_kernels
+assert ssm_kernels.__file__.startswith(os.environ["PYTHONPATH"]), (
+    f"{ssm_kernels.__file__} is another installation: name an interpreter without ssm-kernels")
 torch.manual_seed(0)
 u, delta, z = (torch.randn(2, 33, 17, requires_grad=True) for _ in range(3))
 A = -torch.rand(17, 5)
@@ -43,6 +45,6 @@ for python in "$@"; do
     "$python" -m pip install --quiet --no-deps --target "$site" "$wheel"
     PYTHONPATH=$site "$python" -c "$smoke"
     if "$python" -c 'import pytest, hypothesis' 2>/dev/null; then
-        PYTHONPATH=$site "$python" -m pytest -q -p no:cacheprovider packages/ssm-kernels/tests
+        PYTHONPATH=$site "$python" -m pytest -q packages/ssm-kernels/tests
     fi
 done

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from ssm_core.train.checkpoint import load_weights
-from ssm_core.train.folder import LAST, WEIGHTS, read_status
+from ssm_core.train.folder import WEIGHTS, read_status
 from ssm_core.train.loggers import read_metrics
 
 TRAIN = [sys.executable, "-c", "import sys; from ssm_core.cli import main; sys.exit(main())"]
@@ -78,24 +78,24 @@ def main() -> int:
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch, "whole"), Path(scratch, "killed")
-        began = time.monotonic()
         finish(start(arguments.recipe, whole, options))
-        seconds = time.monotonic() - began
-        folder = killed / f"{arguments.recipe}-001"
+        name = f"{arguments.recipe}-001"
+        seconds = float(read_status(whole / name)["seconds"])  # of training, without start-up
+        folder = killed / name
         steps = []
         for number in range(arguments.kills):
             process = start(arguments.recipe, killed, options)
             wait_for_training(folder, process)
-            time.sleep(random.uniform(0, 1.5 * seconds / (arguments.kills + 1)))
+            time.sleep(random.uniform(0, 1.2 * seconds / (arguments.kills + 1)))
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             if read_status(folder).get("state") == "finished":
                 raise SystemExit(f"the run was complete before kill {number + 1}; nothing proved")
             last = max((s for s, _ in numbers(folder).get("train/loss", [])), default=0)
-            steps.append((last, (folder / LAST).exists()))
+            steps.append(last)
             print(f"kill {number + 1} after step {last}", file=sys.stderr)
         finish(start(arguments.recipe, killed, options))
-        weights, metrics = compare(whole / folder.name, folder)
+        weights, metrics = compare(whole / name, folder)
         versions = json.loads((folder / "versions.json").read_text())
     report = [
         f"# Kill and resume: `{arguments.recipe}`",
@@ -103,7 +103,7 @@ def main() -> int:
         f"{arguments.kills} times SIGKILL at random moments, each time `--resume auto`, then "
         "compared with an undisturbed run of the same recipe.",
         "",
-        f"- killed after logged step: {', '.join(str(step) for step, _ in steps)}",
+        f"- killed after logged step: {', '.join(map(str, steps))}",
         f"- weights equal bit for bit: {'yes' if weights else 'NO'}",
         f"- metrics equal bit for bit (times aside): {'yes' if metrics else 'NO'}",
         f"- torch {versions['torch']}, Python {versions['python']}, {torch.get_num_threads()} "
