@@ -96,12 +96,20 @@ def run(
 
 
 def assert_all_close(
-    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float
+    got: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    tolerance: float,
+    gradient_slack: float = 1.0,
 ) -> None:
-    """Compare by name: the error stays below `tolerance` times the largest expected value, or 1."""
+    """Compare by name: the error stays below `tolerance` times the largest expected value, or 1.
+
+    Gradients may be off by `gradient_slack` times as much: those that are sums over steps cancel,
+    and then the rounding of large terms is compared with a small result.
+    """
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        assert_close(got[name], value, tolerance, name)
+        slack = gradient_slack if name.startswith("gradient") else 1.0
+        assert_close(got[name], value, slack * tolerance, name)
 
 
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, name: str = "result") -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +58,42 @@ def run(arguments: Any) -> int:
     # a terminal that cannot show a character gets "?" instead of an error
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    try:
-        _write(arguments.prompt)
-        for character in characters:
-            _write(character)
-        _write("\n")
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit: give it something that can be written to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        _write("\n")
-        return 130
-    return 0
+    with _CtrlC() as interrupt:
+        try:
+            _write(arguments.prompt)
+            for character in characters:
+                _write(character)
+                if interrupt.seen:
+                    break
+            _write("\n")
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit: give it something that can be written to
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 130 if interrupt.seen else 0
+
+
+class _CtrlC:
+    """Notes the first Ctrl-C; the second raises KeyboardInterrupt as usual.
+
+    Noted, not raised: an exception that happens to be raised inside a callback of torch is lost.
+    """
+
+    seen = False
+
+    def __enter__(self) -> _CtrlC:
+        self._old: Any = None
+        if threading.current_thread() is threading.main_thread():  # only there are signals handled
+            self._old = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
 
 
 def load_model(folder: Path, device: str) -> tuple[CharLM, Vocabulary]:
