@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import ssm_kernels
 from ssm_kernels import (
     Backend,
     BackendError,
@@ -148,3 +152,31 @@ def test_import_is_silent_and_needs_no_device() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.strip()
+
+
+def test_missing_extension_is_named_and_the_reference_runs(tmp_path: Path) -> None:
+    """A copy of the package without its compiled part, in a process of its own."""
+    source = Path(ssm_kernels.__file__).parent
+    copy = tmp_path / "ssm_kernels"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("_native*", "__pycache__"))
+    code = """
+import importlib.machinery, sys, torch
+sys.meta_path[:] = [m for m in sys.meta_path if m is importlib.machinery.PathFinder or
+                    m in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)]
+import ssm_kernels
+x = torch.ones(1, 4, 2)
+print(ssm_kernels.causal_conv1d(x, torch.ones(2, 2)).sum().item())
+ssm_kernels.causal_conv1d(x, torch.ones(2, 2))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "14.0\n"
+    notices = [line for line in done.stderr.splitlines() if "SsmKernelsWarning" in line]
+    assert len(notices) == 1
+    assert "No module named 'ssm_kernels._native'" in notices[0]
+    assert "pip install --no-deps ./packages/ssm-kernels" in notices[0]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 IMPORT_ERROR: str | None = None
 try:
-    from ssm_kernels import _native as _native
+    # not `from ssm_kernels import`, which blames a circular import when the file is missing
+    import ssm_kernels._native as _native  # noqa: F401 - the other native_*.py take it from here
 except ImportError as error:
     IMPORT_ERROR = str(error)
 
