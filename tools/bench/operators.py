@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssm_kernels import causal_conv1d, selective_scan
+from ssm_core.train.folder import processor
+from ssm_kernels import causal_conv1d, native, selective_scan
 
 SHAPES = {  # (b, d, l): MNIST, small images, CIFAR, Vim tiny, a language model, one long sequence
     "A": (64, 128, 49),
@@ -129,12 +132,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     machine = {
-        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "ssm-kernels": version("ssm-kernels"),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": options.threads,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "isa": native.isa() if native.AVAILABLE else "none",
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     result = rows(options.shapes, options.backends, options.repeats)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ssm_core.train.folder import read_status, versions
+from ssm_core.train.folder import processor, read_status, versions
 from ssm_core.train.restore import load_run
 from ssm_vision.classifier import PatchClassifier
 from ssm_vision.presets import save_pretrained
@@ -131,7 +131,9 @@ def table(results: list[Result], options: argparse.Namespace) -> str:
         "|---|---|---|" + "---|" * len(options.seeds) + "---|---|",
     ]  # fmt: skip
     lines += [row([r for r in results if r.recipe == recipe]) for recipe in options.recipes]
-    shown = {name: number for name, number in versions().items() if name != "platform"}
+    shown = {
+        name: number for name, number in versions().items() if name not in ("platform", "processor")
+    }
     installed = ", ".join(f"{name} {number}" for name, number in shown.items())
     lines += [
         "",
@@ -158,14 +160,6 @@ def row(results: list[Result]) -> str:
         f"{statistics.median(r.epoch_s for r in results):.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def processor() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def save_weights(result: Result) -> Path:

@@ -131,6 +131,7 @@ def versions() -> dict[str, str]:
     found = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
+        "processor": processor(),
         "torch": torch.__version__,  # with its build, e.g. +cpu, which the metadata leaves out
     }
     for name in VERSIONED:
@@ -139,3 +140,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
