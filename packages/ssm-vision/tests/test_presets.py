@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,20 @@ def test_weights_of_other_options_are_refused(own_weights: Path) -> None:
     weights_files.save(other, own_weights / "mnist_bimamba.safetensors", "mnist-bimamba", {})
     with pytest.raises(CheckpointError, match="trained with another dropout than the recipe"):
         create_model("mnist_bimamba", pretrained=True)
+
+
+def test_weights_from_before_an_option_existed_still_load(own_weights: Path) -> None:
+    from ssm_core.train.checkpoint import load_weights
+    from ssm_core.train.checkpoint import save_weights as save_any
+
+    trained = create_model("mnist_rnn")
+    path = save_pretrained("mnist_rnn", trained, {})
+    metadata = load_weights(path)[1]
+    options = json.loads(metadata["model"])
+    del options["pool"]  # as if it had been added later, with its default
+    save_any(path, trained, metadata | {"model": json.dumps(options)})
+    loaded = create_model("mnist_rnn", pretrained=True)
+    assert torch.equal(loaded.head.weight, trained.head.weight)
 
 
 def test_damaged_weights_are_refused(own_weights: Path) -> None:

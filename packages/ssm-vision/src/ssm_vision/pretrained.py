@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ssm_core import make_config
 from ssm_core.errors import CheckpointError
-from ssm_vision.classifier import PatchClassifier
+from ssm_vision.classifier import PatchClassifier, PatchClassifierConfig
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -39,8 +40,11 @@ def load_into(model: PatchClassifier, path: Path, recipe: str) -> dict[str, Any]
         raise CheckpointError(
             f"{path}: carries no model options or figures; it was not written by save_pretrained"
         ) from error
-    if options != asdict(model.config):
-        differing = {k for k, v in asdict(model.config).items() if options.get(k) != v}
+    # through the dataclass: an option added since has its default in older files
+    stored = asdict(make_config(PatchClassifierConfig, options, path.name))
+    wanted = asdict(model.config)
+    if stored != wanted:
+        differing = {k for k, v in wanted.items() if stored[k] != v}
         raise CheckpointError(
             f"{path}: trained with another {', '.join(sorted(differing))} than the recipe {recipe}"
             "; install the package anew"
