@@ -15,8 +15,7 @@ examples = settings(max_examples=40, deadline=None)  # decorator of every proper
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 # Largest error allowed, relative to the largest expected value or 1. The sums are float32 (float64
-# for float64); for the 16-bit types the rounding of stored results dominates: 2**-9 and 2**-12, a
-# few times over where gradients of an expanded tensor are added up in 16 bits.
+# for float64); for the 16-bit types the rounding of stored results dominates: 2**-9 and 2**-12.
 TOLERANCE = {
     torch.float32: 1e-5,
     torch.float64: 1e-11,
@@ -95,21 +94,29 @@ def run(
     return {"y": outputs[0].detach(), "final state": outputs[1].detach(), **named}
 
 
+def gradient_slack(dtype: torch.dtype, is_complex: bool = False) -> float:
+    """How far cancelling gradients of random cases are let off; found by thousands of cases."""
+    if dtype.itemsize < 4:
+        return 5.0
+    return 50.0 if is_complex else 10.0
+
+
 def assert_all_close(
     got: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     tolerance: float,
-    gradient_slack: float = 1.0,
+    slack: float = 1.0,
 ) -> None:
     """Compare by name: the error stays below `tolerance` times the largest expected value, or 1.
 
-    Gradients may be off by `gradient_slack` times as much: those that are sums over steps cancel,
-    and then the rounding of large terms is compared with a small result.
+    Gradients may be off by `slack` times as much: those that are sums over steps (also the
+    gradient of an expanded tensor, whose terms are rounded to its type before they are added)
+    cancel, and then the rounding of large terms is compared with a small result.
     """
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        slack = gradient_slack if name.startswith("gradient") else 1.0
-        assert_close(got[name], value, slack * tolerance, name)
+        factor = slack if name.startswith("gradient") else 1.0
+        assert_close(got[name], value, factor * tolerance, name)
 
 
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, name: str = "result") -> None:

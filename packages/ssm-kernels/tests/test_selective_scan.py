@@ -16,6 +16,7 @@ from kernel_cases import (
     TOLERANCE,
     assert_all_close,
     examples,
+    gradient_slack,
     parameter,
     run,
 )
@@ -37,9 +38,7 @@ def check_against_reference(case: Case, dtype: torch.dtype, backend: str) -> Non
     assert got["final state"].dtype is leaves["A"].storage.dtype
     for name, made in leaves.items():
         assert got[f"gradient of {name}"].dtype is made.storage.dtype
-    rounded_storage = dtype in (torch.bfloat16, torch.float16)  # has its slack in TOLERANCE
-    slack = 1.0 if rounded_storage else (50.0 if case.is_complex else 10.0)
-    assert_all_close(got, expected, TOLERANCE[dtype], gradient_slack=slack)
+    assert_all_close(got, expected, TOLERANCE[dtype], gradient_slack(dtype, case.is_complex))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
