@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        if "ssm_core.train.fabric" in sys.modules:  # else no run was started: torch is not needed
+            from ssm_core.train.fabric import leave_processes
+
+            leave_processes()
 
 
 def _dispatch(words: list[str]) -> int:

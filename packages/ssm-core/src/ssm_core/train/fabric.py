@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
+import torch.distributed as dist
 from lightning_fabric import Fabric
 
 
@@ -18,3 +20,14 @@ def make_fabric(accelerator: str, precision: str) -> Fabric:
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
     )
+
+
+def leave_processes() -> None:
+    """End the process group of a run, if there is one: call it last, when the run is no longer used.
+
+    Without it gloo's threads outlive the interpreter's end, and some of these processes abort there
+    although their run was complete.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # the model holds the group and is part of a reference cycle
+        dist.destroy_process_group()
