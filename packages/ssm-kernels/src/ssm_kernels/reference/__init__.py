@@ -1,0 +1,13 @@
+"""The specification: each operator in plain PyTorch, differentiable by autograd.
+
+Nothing here is clever and every line is meant to be read next to the equations. All arithmetic is
+float32, or float64 if an activation is float64 (complex64 or complex128 for a complex `A`).
+Arguments are expected to be correct: the public operators check them before they call these.
+"""
+
+from __future__ import annotations
+
+from .causal_conv1d import causal_conv1d_reference
+from .selective_scan import selective_scan_reference
+
+__all__ = ["causal_conv1d_reference", "selective_scan_reference"]
