@@ -1,7 +1,7 @@
-"""The native selective scan as a differentiable function.
+"""The native selective scan as a differentiable operator.
 
-Left out on purpose: registration with `torch.library`. The launch functions below are the only
-place that calls the kernel, so that a registration can share them.
+The two launch functions below are the only place that calls the kernel, whichever way a call takes
+through PyTorch (see `library_autograd`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import native
-from .second_derivative import refuse_second_derivative
+from .library import Kernel
+from .library_autograd import Differentiable
+from .packed import CHUNK_STEPS, Share, chunks, run_packed
 
 NAME = "selective_scan"
 
@@ -36,13 +39,11 @@ class ScanOptions(NamedTuple):
     reverse: bool
 
 
-def scan_native(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor]:
+def scan_native(
+    inputs: ScanInputs, cu_seqlens: Tensor | None, options: ScanOptions
+) -> tuple[Tensor, Tensor]:
     """Return y and the final state; record the call for autograd if a gradient is wanted."""
-    prepared = _to_kernel_types(inputs)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in prepared):
-        y, final_state = _SelectiveScan.apply(options, *prepared)
-    else:
-        y, final_state, _ = _launch_forward(prepared, options, save_for_backward=False)
+    y, final_state = _scan(*_to_kernel_types(inputs), cu_seqlens, *options)
     return _cast(y, inputs.u.dtype), final_state
 
 
@@ -95,63 +96,177 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype is dtype else x.to(dtype)  # .to() costs a microsecond even when idle
 
 
-def _launch_forward(
-    inputs: ScanInputs, options: ScanOptions, save_for_backward: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+# The arguments of the operator: ScanInputs, cu_seqlens, ScanOptions, and what each direction adds.
+_ARGUMENTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? cu_seqlens, "
+    "bool delta_softplus, bool reverse"
+)
+_N_INPUTS = len(ScanInputs._fields)
+
+
+def _launch_forward(*arguments: Any) -> tuple[Tensor | None, ...]:
     """Run the native kernel; return y, the final state and what the backward pass restarts from."""
-    return native.selective_scan_forward(
-        *inputs,
-        delta_softplus=options.delta_softplus,
-        reverse=options.reverse,
-        save_for_backward=save_for_backward,
+    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
+    *options, save_for_backward = arguments[_N_INPUTS + 1 :]
+    delta_softplus, reverse = ScanOptions(*options)
+
+    def launch(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        return native.selective_scan_forward(
+            *inputs,  # type: ignore[arg-type]
+            delta_softplus=delta_softplus,
+            reverse=reverse,
+            save_for_backward=save_for_backward,
+        )
+
+    if cu_seqlens is None:
+        return launch(*inputs)
+    y, final_state, checkpoints = run_packed(
+        NAME,
+        launch,
+        cu_seqlens,
+        list(zip(inputs, shares_of(inputs), strict=True)),
+        (Share.STEPS, Share.STATE, Share.CHUNKS),
     )
+    if checkpoints is not None:
+        spare = _n_checkpoints(inputs[0], cu_seqlens) - checkpoints.shape[1]
+        checkpoints = F.pad(checkpoints, (0, 0, 0, 0, 0, spare))
+    return y, final_state, checkpoints
 
 
 def _launch_backward(
-    grad_y: Tensor,
-    grad_final_state: Tensor | None,
-    inputs: ScanInputs,
-    checkpoints: Tensor,
-    options: ScanOptions,
-    need_initial_state_grad: bool,
+    grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any
 ) -> tuple[Tensor | None, ...]:
-    """Run the native kernel; return one gradient per entry of `inputs`."""
-    return native.selective_scan_backward(
-        grad_y,
-        grad_final_state,
-        *inputs,
-        checkpoints,
-        delta_softplus=options.delta_softplus,
-        reverse=options.reverse,
-        need_initial_state_grad=need_initial_state_grad,
+    """Run the native kernel; return one gradient per entry of `ScanInputs`."""
+    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
+    *options, checkpoints, need_initial_state_grad = arguments[_N_INPUTS + 1 :]
+    delta_softplus, reverse = ScanOptions(*options)
+
+    def launch(
+        grad_y: Tensor, grad_final_state: Tensor | None, *rest: Any
+    ) -> tuple[Tensor | None, ...]:
+        return native.selective_scan_backward(
+            grad_y,
+            grad_final_state,
+            *rest,
+            delta_softplus=delta_softplus,
+            reverse=reverse,
+            need_initial_state_grad=need_initial_state_grad,
+        )
+
+    if cu_seqlens is None:
+        return launch(grad_y, grad_final_state, *inputs, checkpoints)
+    shares = shares_of(inputs)
+    return run_packed(
+        NAME,
+        launch,
+        cu_seqlens,
+        [
+            (grad_y, Share.STEPS),
+            (grad_final_state, Share.STATE),
+            *zip(inputs, shares, strict=True),
+            (checkpoints, Share.CHUNKS),
+        ],
+        shares,
     )
 
 
-class _SelectiveScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, options: ScanOptions, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        inputs = ScanInputs(*tensors)  # type: ignore[arg-type]
-        y, final_state, checkpoints = _launch_forward(inputs, options, save_for_backward=True)
-        ctx.options = options
-        ctx.save_for_backward(*inputs, checkpoints)
-        ctx.set_materialize_grads(False)
-        return y, final_state
+def shares_of(inputs: tuple[Any, ...]) -> ScanInputs:
+    """What of each tensor belongs to one of several packed sequences."""
+    _, _, _, B, C, *_ = inputs
+    return ScanInputs(  # type: ignore[arg-type]
+        u=Share.STEPS,
+        delta=Share.STEPS,
+        A=Share.ALL,
+        B=Share.STEPS if B.dim() > 2 else Share.ALL,
+        C=Share.STEPS if C.dim() > 2 else Share.ALL,
+        D=Share.ALL,
+        z=Share.STEPS,
+        delta_bias=Share.ALL,
+        initial_state=Share.STATE,
+    )
 
-    @staticmethod
-    def backward(
-        ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        *tensors, checkpoints = ctx.saved_tensors
-        inputs = ScanInputs(*tensors)
-        if grad_y is None:  # only the final state was used
-            grad_y = torch.zeros_like(inputs.u)
-        gradients = _launch_backward(
-            grad_y,
-            grad_final_state,
-            inputs,
-            checkpoints,
-            ctx.options,
-            need_initial_state_grad=ctx.needs_input_grad[-1],
-        )
-        outer = (*inputs, grad_y, grad_final_state)
-        return None, *refuse_second_derivative(NAME, gradients, outer)
+
+def _n_checkpoints(u: Tensor, cu_seqlens: Tensor | None) -> int:
+    """The checkpoints per sequence; of packed ones the most there can be, whatever the lengths."""
+    l = u.shape[1]
+    return chunks(l) if cu_seqlens is None else l // CHUNK_STEPS + cu_seqlens.shape[0] - 1
+
+
+def _fake_forward(*arguments: Any) -> tuple[Tensor | None, ...]:
+    u, _, A = arguments[:3]
+    cu_seqlens, save_for_backward = arguments[_N_INPUTS], arguments[-1]
+    b, _, d = u.shape
+    n = A.shape[1]
+    n_states = b if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    checkpoints = None
+    if save_for_backward:
+        shape = (b, _n_checkpoints(u, cu_seqlens), 2 * n if A.is_complex() else n, d)
+        checkpoints = A.new_empty(shape, dtype=A.dtype.to_real())
+    return u.new_empty(u.shape), A.new_empty((n_states, d, n)), checkpoints
+
+
+def _fake_backward(
+    grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any
+) -> tuple[Tensor | None, ...]:
+    *others, initial_state = arguments[:_N_INPUTS]
+    gradients = [None if x is None else x.new_empty(x.shape) for x in others]
+    if not arguments[-1]:
+        return (*gradients, None)
+    u, A, cu_seqlens = arguments[0], arguments[2], arguments[_N_INPUTS]
+    n_states = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    return (*gradients, A.new_empty((n_states, *A.shape)))
+
+
+def _folds(*arguments: Any) -> tuple[bool, ...] | None:
+    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
+    if cu_seqlens is not None:
+        return None
+    shares = shares_of(inputs)
+    return tuple(share is not Share.ALL for share in shares) + (False,) * (
+        len(arguments) - _N_INPUTS
+    )
+
+
+def _backward_arguments(
+    saved: tuple[Any, ...],
+    options: tuple[Any, ...],
+    grads: tuple[Any, ...],
+    wanted: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    *inputs, cu_seqlens, checkpoints = saved
+    grad_y, grad_final_state = grads
+    if grad_y is None:  # only the final state was used
+        grad_y = torch.zeros_like(inputs[0])
+    need_initial_state_grad = wanted[_N_INPUTS - 1]
+    return (
+        grad_y,
+        grad_final_state,
+        *inputs,
+        cu_seqlens,
+        *options,
+        checkpoints,
+        need_initial_state_grad,
+    )
+
+
+_scan = Differentiable(
+    NAME,
+    Kernel(
+        "selective_scan_forward",
+        f"({_ARGUMENTS}, bool save_for_backward) -> (Tensor, Tensor, Tensor)",
+        _launch_forward,
+        _fake_forward,
+        _folds,
+    ),
+    Kernel(
+        "selective_scan_backward",
+        f"(Tensor grad_y, Tensor? grad_final_state, {_ARGUMENTS}, Tensor checkpoints, "
+        f"bool need_initial_state_grad) -> ({', '.join(['Tensor'] * _N_INPUTS)})",
+        _launch_backward,
+        _fake_backward,
+    ),
+    n_results=2,
+    save=lambda arguments, results: (*arguments[: _N_INPUTS + 1], results[2]),
+    backward_arguments=_backward_arguments,
+)
