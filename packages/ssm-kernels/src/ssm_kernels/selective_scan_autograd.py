@@ -101,8 +101,7 @@ def _launch_forward(
     """Run the native kernel; return y, the final state and what the backward pass restarts from."""
     return native.selective_scan_forward(
         *inputs,
-        delta_softplus=options.delta_softplus,
-        reverse=options.reverse,
+        mode=native.ScanMode(options.delta_softplus, options.reverse),
         save_for_backward=save_for_backward,
     )
 
@@ -121,8 +120,7 @@ def _launch_backward(
         grad_final_state,
         *inputs,
         checkpoints,
-        delta_softplus=options.delta_softplus,
-        reverse=options.reverse,
+        mode=native.ScanMode(options.delta_softplus, options.reverse),
         need_initial_state_grad=need_initial_state_grad,
     )
 
