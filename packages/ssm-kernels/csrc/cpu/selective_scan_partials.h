@@ -115,9 +115,16 @@ void zero_sums(const ScanBackward& params) {
   zero<F>(params.grad_D, in.channels);
   zero<F>(params.grad_delta_bias, in.channels);
   for (const CoefficientView* grad : {&params.grad_B, &params.grad_C}) {
-    const int64_t count = grad->variable() ? in.batch * in.steps * grad->groups : in.channels;
-    const int64_t size = grad->variable() ? size_of(in.coefficient_dtype()) : int64_t(sizeof(F));
-    zero<char>(grad->data, count * in.states * size);
+    if (!grad->variable()) {
+      zero<F>(grad->data, in.channels * in.states);
+      continue;
+    }
+    const int64_t size = size_of(in.coefficient_dtype());
+    for (int64_t row = 0; row < in.batch * in.steps; ++row) {
+      const int64_t offset = row / in.steps * grad->stride_b + row % in.steps * grad->stride_l;
+      for (int64_t i = 0; i < grad->groups * in.states; ++i)
+        zero<char>(grad->data + (offset + i / in.states * grad->stride_g + i % in.states * grad->stride_n) * size, size);
+    }
   }
 }
 

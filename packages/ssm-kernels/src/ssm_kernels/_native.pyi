@@ -1,6 +1,6 @@
 # The extension module csrc/bindings.cpp. Addresses are integers, 0 for an absent tensor; strides
-# count elements. _Ref3: address, stride_b, stride_l, stride_d, dtype code. _RefBC: address, groups, stride_b,
-# stride_l, stride_g, stride_n.
+# count elements. _Ref3: address, stride_b, stride_l, stride_d, dtype code. _RefBC: address, groups,
+# stride_b, stride_l, stride_g, stride_n.
 
 _Ref3 = tuple[int, int, int, int, int]
 _RefBC = tuple[int, int, int, int, int, int]

@@ -18,7 +18,6 @@ from .native_extension import (
     view,
 )
 
-
 #: Steps per checkpoint, kScanChunk in csrc/params.h.
 CHUNK = 32
 
@@ -33,6 +32,19 @@ class ScanMode(NamedTuple):
     delta_softplus: bool = False
     reverse: bool = False
     columns: int = 0
+
+
+class ScanGradients(NamedTuple):
+    """Tensors of any strides for the gradients of a scan; None where a new one is wanted."""
+
+    u: Tensor | None = None
+    delta: Tensor | None = None
+    z: Tensor | None = None
+    B: Tensor | None = None
+    C: Tensor | None = None
+
+
+NEW_GRADIENTS = ScanGradients()
 
 
 def checkpoint_shape(
@@ -110,7 +122,8 @@ def selective_scan_forward(
     mode: ScanMode,
     save_for_backward: bool,
     offsets: Tensor | None = None,
-    add_to: Tensor | None = None,
+    into: Tensor | None = None,
+    add: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The selective scan on the CPU: (y, final state, checkpoints for the backward pass or None).
 
@@ -121,8 +134,8 @@ def selective_scan_forward(
     the real part of the sum of C h.
 
     offsets: int64, contiguous, where packed sequences begin, and the end; states then have one row
-    per sequence. add_to: (b, l, d) of any type, which takes the place of y: the scan is added to
-    it, and the gate applied to the sum.
+    per sequence. into: (b, l, d) of any type and strides, which takes the place of a new y; with
+    `add` the scan is added to what it holds, and the gate is applied to the sum.
 
     The checkpoints (see `checkpoint_shape`) hold the state before every 32nd step of a sequence;
     real and imaginary parts take turns along n.
@@ -134,11 +147,11 @@ def selective_scan_forward(
         offsets,
         mode,
     )
-    y = u.new_empty(u.shape) if add_to is None else add_to
+    y = u.new_empty(u.shape) if into is None else into
     final_state = scan.empty_state()
     checkpoints = scan.empty_checkpoints() if save_for_backward else None
     extension._native.selective_scan_forward(
-        scan.inputs, view(y), add_to is not None, final_state.data_ptr(), address(checkpoints)
+        scan.inputs, view(y), add, final_state.data_ptr(), address(checkpoints)
     )
     return y, final_state, checkpoints
 
@@ -160,15 +173,16 @@ def selective_scan_backward(
     mode: ScanMode,
     need_initial_state_grad: bool,
     offsets: Tensor | None = None,
-    add_to: tuple[Tensor | None, Tensor | None] = (None, None),
+    into: ScanGradients = NEW_GRADIENTS,
+    add: tuple[bool, bool] = (False, False),
 ) -> tuple[Tensor | None, ...]:
     """Gradients of (u, delta, A, B, C, D, z, delta_bias, initial_state), None for what is absent.
 
     Arguments as in selective_scan_forward; grad_y: (b, l, d) of u's dtype, any strides;
     grad_final_state: (b, d, n). Gradients have the dtype and shape of their tensor and are
     contiguous. The result is bit-equal for any number of threads. The gradient of the initial
-    state is None unless asked for. add_to: tensors to which the gradients of u and z are added instead
-    of making new ones.
+    state is None unless asked for. into: tensors that take the place of new gradients; add:
+    whether the gradients of u and of z are added to what theirs hold.
     """
     scan = _Scan(
         (u, delta, z),
@@ -178,13 +192,13 @@ def selective_scan_backward(
         mode,
     )
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
-    sum_u, sum_z = add_to
-    grad_delta = delta.new_empty(u.shape)
-    grad_u = u.new_empty(u.shape) if sum_u is None else sum_u
-    grad_z = sum_z
-    if z is not None and sum_z is None:
-        grad_z = z.new_empty(u.shape)
-    grad_A, grad_B, grad_C = A.new_empty(A.shape), B.new_empty(B.shape), C.new_empty(C.shape)
+
+    def made(like: Tensor, given: Tensor | None) -> Tensor:
+        return like.new_empty(like.shape) if given is None else given
+
+    grad_u, grad_delta = made(u, into.u), made(delta, into.delta)
+    grad_z = None if z is None else made(z, into.z)
+    grad_A, grad_B, grad_C = A.new_empty(A.shape), made(B, into.B), made(C, into.C)
     grad_D = None if D is None else D.new_empty(D.shape)
     grad_bias = None if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
     grad_initial = scan.empty_state() if need_initial_state_grad else None
@@ -194,7 +208,7 @@ def selective_scan_backward(
         address(grad_final_state),
         checkpoints.data_ptr(),
         (view(grad_u), view(grad_delta), view(grad_z)),
-        (sum_u is not None, sum_z is not None),
+        add,
         (coefficient(pairs(grad_B)), coefficient(pairs(grad_C))),
         (address(grad_A), address(grad_D), address(grad_bias), address(grad_initial)),
     )

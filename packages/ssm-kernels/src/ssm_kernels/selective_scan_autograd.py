@@ -38,7 +38,7 @@ class ScanOptions(NamedTuple):
 
 def scan_native(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor]:
     """Return y and the final state; record the call for autograd if a gradient is wanted."""
-    prepared = _to_kernel_types(inputs)
+    prepared = to_kernel_types(inputs)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in prepared):
         y, final_state = _SelectiveScan.apply(options, *prepared)
     else:
@@ -46,7 +46,7 @@ def scan_native(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tenso
     return _cast(y, inputs.u.dtype), final_state
 
 
-def _to_kernel_types(inputs: ScanInputs) -> ScanInputs:
+def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     """Give the activations one type, parameters and states the compute type, B and C a group axis.
 
     With a complex A, B and C are parameters in this respect, with or without a step axis.
