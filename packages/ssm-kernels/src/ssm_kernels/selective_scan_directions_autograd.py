@@ -77,7 +77,7 @@ def _to_kernel_types(inputs: DirectionInputs) -> DirectionInputs:
     )
 
 
-def _one(inputs: DirectionInputs, k: int, gated: bool) -> tuple[Tensor | None, ...]:
+def _one(inputs: DirectionInputs, k: int, gated: bool) -> tuple[Any, ...]:
     """The arguments of direction k, as views."""
     u, delta, A, B, C, D, z, delta_bias = inputs
     return (
@@ -102,7 +102,7 @@ def _launch_forward(
     checkpoints = []
     for k, mode in enumerate(options.modes):
         _, _, saved = native.selective_scan_forward(
-            *_one(inputs, k, gated=k == last),  # type: ignore[arg-type]
+            *_one(inputs, k, gated=k == last),
             mode=mode,
             save_for_backward=save_for_backward,
             into=total,
@@ -118,7 +118,7 @@ def _launch_backward(
 ) -> tuple[Tensor | None, ...]:
     """Return one gradient per entry of `inputs`."""
     u, z = inputs.u, inputs.z
-    grad_u = torch.empty_like(u) if u.dim() == 4 else _sum_like(u, u)
+    grad_u = u.new_empty(u.shape) if u.dim() == 4 else _sum_like(u, u)
     grad_delta, grad_B, grad_C = (x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
     grad_z = None if z is None else _sum_like(z, z)
     parameters: list[tuple[Tensor | None, ...]] = []
@@ -130,11 +130,9 @@ def _launch_backward(
             grad_B[:, :, k],
             grad_C[:, :, k],
         )
+        arguments = (grad_y.to(u.dtype), None, *_one(inputs, k, gated=True), checkpoints[k])
         found = native.selective_scan_backward(
-            grad_y.to(u.dtype),
-            None,
-            *_one(inputs, k, gated=True),  # type: ignore[arg-type]
-            checkpoints[k],
+            *arguments,
             mode=mode,
             need_initial_state_grad=False,
             into=into,
@@ -142,7 +140,7 @@ def _launch_backward(
         )
         parameters.append((found[2], found[5], found[7]))
     grad_A, grad_D, grad_bias = (
-        None if column[0] is None else torch.stack(column)  # type: ignore[arg-type]
+        None if column[0] is None else torch.stack(column)
         for column in zip(*parameters, strict=True)
     )
     grad_u = grad_u.to(u.dtype)
