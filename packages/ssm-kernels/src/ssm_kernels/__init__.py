@@ -17,8 +17,13 @@ from .errors import (
     ShapeError,
     SsmError,
 )
-from .reference import causal_conv1d_reference, selective_scan_reference
+from .reference import (
+    causal_conv1d_reference,
+    selective_scan_directions_reference,
+    selective_scan_reference,
+)
 from .selective_scan import selective_scan
+from .selective_scan_directions import selective_scan_directions
 
 __version__ = version("ssm-kernels")
 
@@ -34,5 +39,7 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_reference",
     "selective_scan",
+    "selective_scan_directions",
+    "selective_scan_directions_reference",
     "selective_scan_reference",
 ]

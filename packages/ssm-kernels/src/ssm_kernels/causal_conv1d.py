@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from .backends import Backend, choose_backend
-from .causal_conv1d_autograd import NAME, SHARES, ConvInputs, ConvOptions, conv_native
+from .causal_conv1d_autograd import NAME, ConvInputs, ConvOptions, conv_native
 from .checks import check_tensors, count_sequences, wrong_shape
 from .errors import ArgumentError
 from .packed import Share, run_packed
 from .reference import causal_conv1d_reference
 
 MAX_WIDTH = 8
+_SHARES = (Share.STEPS, Share.ALL, Share.ALL, Share.STATE)  # of ConvInputs
 
 
 def causal_conv1d(
@@ -92,10 +93,13 @@ def _check_shapes(inputs: ConvInputs, n_states: int) -> None:
 def _conv_reference(
     inputs: ConvInputs, cu_seqlens: Tensor | None, options: ConvOptions
 ) -> tuple[Tensor, Tensor]:
-    def conv(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        *others, initial_state = tensors
+    def conv(
+        x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         result = causal_conv1d_reference(
-            *others,  # type: ignore[arg-type]
+            x,
+            weight,
+            bias,
             "silu" if options.silu else None,
             initial_state=initial_state,
             return_final_state=True,
@@ -106,7 +110,4 @@ def _conv_reference(
 
     if cu_seqlens is None:
         return conv(*inputs)
-    arguments = list(zip(inputs, SHARES, strict=True))
-    y, final_state = run_packed(NAME, conv, cu_seqlens, arguments, (Share.STEPS, Share.STATE))
-    assert y is not None and final_state is not None
-    return y, final_state
+    return run_packed(NAME, conv, cu_seqlens, inputs, _SHARES)

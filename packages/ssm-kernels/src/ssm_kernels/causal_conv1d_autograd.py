@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from . import native
-from .checks import compute_dtype
-from .library import Kernel
+from .checks import checked_offsets, compute_dtype, kernel_offsets
+from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
-from .packed import Share, run_packed
 
 NAME = "causal_conv1d"
 
@@ -32,9 +31,6 @@ class ConvInputs(NamedTuple):
 class ConvOptions(NamedTuple):
     silu: bool
     reverse: bool
-
-
-SHARES = ConvInputs(Share.STEPS, Share.ALL, Share.ALL, Share.STATE)  # type: ignore[arg-type]
 
 
 def conv_native(
@@ -63,91 +59,51 @@ _ARGUMENTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? cu_seqlens, "
     "bool silu, bool reverse"
 )
+_N_INPUTS = len(ConvInputs._fields)
 
 
-def _launch_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    silu: bool,
-    reverse: bool,
-    save_for_backward: bool,
-) -> tuple[Tensor | None, ...]:
+def _launch_forward(*arguments: Any) -> Results:
     """Run the native kernel; return y and the final state. The gradient needs nothing else."""
-
-    def launch(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return native.causal_conv1d_forward(*inputs, silu=silu, reverse=reverse)
-
-    inputs = ConvInputs(x, weight, bias, initial_state)
-    if cu_seqlens is None:
-        return launch(*inputs)
-    arguments = list(zip(inputs, SHARES, strict=True))
-    return run_packed(NAME, launch, cu_seqlens, arguments, (Share.STEPS, Share.STATE))
-
-
-def _launch_backward(
-    grad_y: Tensor,
-    grad_final_state: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    silu: bool,
-    reverse: bool,
-) -> tuple[Tensor | None, ...]:
-    """Run the native kernel; return one gradient per entry of `ConvInputs`."""
-
-    def launch(*arguments: Any) -> tuple[Tensor | None, ...]:
-        return native.causal_conv1d_backward(*arguments, silu=silu, reverse=reverse)
-
-    inputs = ConvInputs(x, weight, bias, initial_state)
-    if cu_seqlens is None:
-        return launch(grad_y, grad_final_state, *inputs)
-    grads = [(grad_y, Share.STEPS), (grad_final_state, Share.STATE)]
-    arguments = [*grads, *zip(inputs, SHARES, strict=True)]
-    return run_packed(NAME, launch, cu_seqlens, arguments, SHARES)
-
-
-def _fake_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    *_: bool,
-) -> tuple[Tensor | None, ...]:
-    b, _, d = x.shape
-    n_states = b if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    return x.new_empty(x.shape), weight.new_empty((n_states, d, weight.shape[1] - 1))
-
-
-def _fake_backward(
-    grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any
-) -> tuple[Tensor | None, ...]:
-    inputs = arguments[: len(ConvInputs._fields)]
-    return tuple(None if t is None else t.new_empty(t.shape) for t in inputs)
-
-
-def _folds(*arguments: Any) -> tuple[bool, ...] | None:
-    x, weight, bias, initial_state, cu_seqlens, *others = arguments
+    *inputs, cu_seqlens, silu, reverse, _ = arguments
+    offsets = None
     if cu_seqlens is not None:
-        return None
-    return (True, False, False, True, False, *[False] * len(others))
+        offsets = checked_offsets(NAME, cu_seqlens, inputs[0].shape[1])
+    return native.causal_conv1d_forward(*inputs, silu=silu, reverse=reverse, offsets=offsets)
+
+
+def _launch_backward(*arguments: Any) -> Results:
+    """Run the native kernel; return one gradient per entry of `ConvInputs`."""
+    *others, cu_seqlens, silu, reverse = arguments
+    offsets = None if cu_seqlens is None else kernel_offsets(cu_seqlens)
+    return native.causal_conv1d_backward(*others, silu=silu, reverse=reverse, offsets=offsets)
+
+
+def _fake_forward(*arguments: Any) -> Results:
+    x, weight, _, _, cu_seqlens, *_ = arguments
+    n_states = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    d, k = weight.shape
+    return x.new_empty(x.shape), weight.new_empty((n_states, d, k - 1))
+
+
+def _fake_backward(grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any) -> Results:
+    inputs = arguments[:_N_INPUTS]
+    return tuple(None if x is None else x.new_empty(x.shape) for x in inputs)
 
 
 def _backward_arguments(
-    saved: tuple[Any, ...],
-    options: tuple[Any, ...],
-    grads: tuple[Any, ...],
-    wanted: tuple[Any, ...],
-) -> tuple[Any, ...]:
+    saved: Arguments, options: Arguments, grads: Arguments, wanted: Arguments
+) -> Arguments:
     grad_y, grad_final_state = grads
     if grad_y is None:  # only the final state was used
         grad_y = torch.zeros_like(saved[0])
     return (grad_y, grad_final_state, *saved, *options)
+
+
+def _folds(*arguments: Any) -> tuple[bool, ...] | None:
+    """Which arguments of the forward pass have the batch first: for vmap."""
+    if arguments[_N_INPUTS] is not None:  # packed sequences have no batch
+        return None
+    return (True, False, False, True, *[False] * (len(arguments) - _N_INPUTS))
 
 
 _conv = Differentiable(
@@ -167,6 +123,6 @@ _conv = Differentiable(
         _fake_backward,
     ),
     n_results=2,
-    save=lambda arguments, results: arguments[: len(ConvInputs._fields) + 1],
+    save=lambda arguments, results: arguments[: _N_INPUTS + 1],
     backward_arguments=_backward_arguments,
 )

@@ -122,6 +122,17 @@ def checked_lengths(operator: str, cu_seqlens: Tensor, l: int) -> list[int]:
     return lengths
 
 
+def checked_offsets(operator: str, cu_seqlens: Tensor, l: int) -> Tensor:
+    """Check the offsets like `checked_lengths`; return them as the native kernels read them."""
+    checked_lengths(operator, cu_seqlens, l)
+    return kernel_offsets(cu_seqlens)
+
+
+def kernel_offsets(cu_seqlens: Tensor) -> Tensor:
+    """Return checked offsets as the native kernels read them: int64, contiguous, on the CPU."""
+    return cu_seqlens.to("cpu", torch.int64).contiguous()
+
+
 def _shorten(values: list[int], limit: int = 12) -> str:
     if len(values) <= limit:
         return str(values)

@@ -26,7 +26,8 @@ from .backends import Backend, choose_backend
 from .library_vmap import Folds, vmap_rule
 
 NAMESPACE = "ssm_kernels"
-Outputs: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
+Arguments: TypeAlias = "tuple[Any, ...]"
+Results: TypeAlias = "tuple[Tensor | None, ...]"
 # Strides: the kernels take any, but a compiler must not choose worse ones than eager code has.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 _PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
@@ -46,8 +47,8 @@ class Kernel:
 
     name: str
     schema: str
-    launch: Callable[..., Outputs]
-    fake: Callable[..., Outputs]
+    launch: Callable[..., Results]
+    fake: Callable[..., Results]
     folds: Folds | None = None
 
 
@@ -95,7 +96,7 @@ def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def _with_placeholders(outputs: Outputs, like: Tensor) -> Tensor | tuple[Tensor, ...]:
+def _with_placeholders(outputs: Results, like: Tensor) -> Tensor | tuple[Tensor, ...]:
     if isinstance(outputs, Tensor):
         return outputs
     return tuple(like.new_empty(0) if x is None else x for x in outputs)

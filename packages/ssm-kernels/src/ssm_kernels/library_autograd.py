@@ -23,10 +23,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import BackendError
-from .library import Kernel, needs_dispatcher, register
+from .library import Arguments, Kernel, needs_dispatcher, register
 from .library_vmap import vmap_rule
-
-Arguments = tuple[Any, ...]
 
 
 class Differentiable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
 from .backends import Backend, choose_backend
@@ -14,7 +15,7 @@ from .checks import (
 )
 from .packed import Share, run_packed
 from .reference import selective_scan_reference
-from .selective_scan_autograd import NAME, ScanInputs, ScanOptions, scan_native, shares_of
+from .selective_scan_autograd import NAME, ScanInputs, ScanOptions, scan_native
 
 _MAY_BE_COMPLEX = frozenset({"A", "B", "C", "initial_state"})
 
@@ -147,12 +148,11 @@ def _check_projection(name: str, M: Tensor, b: int, l: int, d: int, n: int) -> N
 def _scan_reference(
     inputs: ScanInputs, cu_seqlens: Tensor | None, options: ScanOptions
 ) -> tuple[Tensor, Tensor]:
-    def scan(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        *others, initial_state = tensors
+    def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
         result = selective_scan_reference(
-            *others,  # type: ignore[arg-type]
+            *tensors[:-1],
             options.delta_softplus,
-            initial_state=initial_state,
+            initial_state=tensors[-1],
             return_final_state=True,
             reverse=options.reverse,
         )
@@ -161,7 +161,7 @@ def _scan_reference(
 
     if cu_seqlens is None:
         return scan(*inputs)
-    arguments = list(zip(inputs, shares_of(inputs), strict=True))
-    y, final_state = run_packed(NAME, scan, cu_seqlens, arguments, (Share.STEPS, Share.STATE))
-    assert y is not None and final_state is not None
-    return y, final_state
+    steps, whole = Share.STEPS, Share.ALL
+    B, C = (steps if M.dim() > 2 else whole for M in (inputs.B, inputs.C))
+    shares = (steps, steps, whole, B, C, whole, steps, whole, Share.STATE)
+    return run_packed(NAME, scan, cu_seqlens, inputs, shares)

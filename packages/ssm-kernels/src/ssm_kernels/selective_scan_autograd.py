@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import native
-from .library import Kernel
+from .checks import checked_offsets, kernel_offsets
+from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
-from .packed import CHUNK_STEPS, Share, chunks, run_packed
 
 NAME = "selective_scan"
 
@@ -43,11 +42,11 @@ def scan_native(
     inputs: ScanInputs, cu_seqlens: Tensor | None, options: ScanOptions
 ) -> tuple[Tensor, Tensor]:
     """Return y and the final state; record the call for autograd if a gradient is wanted."""
-    y, final_state = _scan(*_to_kernel_types(inputs), cu_seqlens, *options)
+    y, final_state = _scan(*to_kernel_types(inputs), cu_seqlens, *options)
     return _cast(y, inputs.u.dtype), final_state
 
 
-def _to_kernel_types(inputs: ScanInputs) -> ScanInputs:
+def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     """Give the activations one type, parameters and states the compute type, B and C a group axis.
 
     With a complex A, B and C are parameters in this respect, with or without a step axis.
@@ -96,7 +95,7 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype is dtype else x.to(dtype)  # .to() costs a microsecond even when idle
 
 
-# The arguments of the operator: ScanInputs, cu_seqlens, ScanOptions, and what each direction adds.
+# The arguments of the operator: ScanInputs, cu_seqlens, ScanOptions.
 _ARGUMENTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? delta_bias, Tensor? initial_state, Tensor? cu_seqlens, "
@@ -105,149 +104,77 @@ _ARGUMENTS = (
 _N_INPUTS = len(ScanInputs._fields)
 
 
-def _launch_forward(*arguments: Any) -> tuple[Tensor | None, ...]:
+def _launch_forward(*arguments: Any) -> Results:
     """Run the native kernel; return y, the final state and what the backward pass restarts from."""
-    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
-    *options, save_for_backward = arguments[_N_INPUTS + 1 :]
-    delta_softplus, reverse = ScanOptions(*options)
-
-    def launch(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        return native.selective_scan_forward(
-            *inputs,  # type: ignore[arg-type]
-            delta_softplus=delta_softplus,
-            reverse=reverse,
-            save_for_backward=save_for_backward,
-        )
-
-    if cu_seqlens is None:
-        return launch(*inputs)
-    y, final_state, checkpoints = run_packed(
-        NAME,
-        launch,
-        cu_seqlens,
-        list(zip(inputs, shares_of(inputs), strict=True)),
-        (Share.STEPS, Share.STATE, Share.CHUNKS),
+    *inputs, cu_seqlens, delta_softplus, reverse, save_for_backward = arguments
+    offsets = None
+    if cu_seqlens is not None:
+        offsets = checked_offsets(NAME, cu_seqlens, inputs[0].shape[1])
+    y, final_state, checkpoints = native.selective_scan_forward(
+        *inputs,
+        mode=native.ScanMode(delta_softplus, reverse),
+        save_for_backward=save_for_backward,
+        offsets=offsets,
     )
-    if checkpoints is not None:
-        spare = _n_checkpoints(inputs[0], cu_seqlens) - checkpoints.shape[1]
-        checkpoints = F.pad(checkpoints, (0, 0, 0, 0, 0, spare))
     return y, final_state, checkpoints
 
 
-def _launch_backward(
-    grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any
-) -> tuple[Tensor | None, ...]:
+def _launch_backward(*arguments: Any) -> Results:
     """Run the native kernel; return one gradient per entry of `ScanInputs`."""
-    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
-    *options, checkpoints, need_initial_state_grad = arguments[_N_INPUTS + 1 :]
-    delta_softplus, reverse = ScanOptions(*options)
-
-    def launch(
-        grad_y: Tensor, grad_final_state: Tensor | None, *rest: Any
-    ) -> tuple[Tensor | None, ...]:
-        return native.selective_scan_backward(
-            grad_y,
-            grad_final_state,
-            *rest,
-            delta_softplus=delta_softplus,
-            reverse=reverse,
-            need_initial_state_grad=need_initial_state_grad,
-        )
-
-    if cu_seqlens is None:
-        return launch(grad_y, grad_final_state, *inputs, checkpoints)
-    shares = shares_of(inputs)
-    return run_packed(
-        NAME,
-        launch,
-        cu_seqlens,
-        [
-            (grad_y, Share.STEPS),
-            (grad_final_state, Share.STATE),
-            *zip(inputs, shares, strict=True),
-            (checkpoints, Share.CHUNKS),
-        ],
-        shares,
+    *others, cu_seqlens, delta_softplus, reverse, checkpoints, need_initial_state_grad = arguments
+    return native.selective_scan_backward(
+        *others,
+        checkpoints,
+        mode=native.ScanMode(delta_softplus, reverse),
+        need_initial_state_grad=need_initial_state_grad,
+        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
     )
 
 
-def shares_of(inputs: tuple[Any, ...]) -> ScanInputs:
-    """What of each tensor belongs to one of several packed sequences."""
-    _, _, _, B, C, *_ = inputs
-    return ScanInputs(  # type: ignore[arg-type]
-        u=Share.STEPS,
-        delta=Share.STEPS,
-        A=Share.ALL,
-        B=Share.STEPS if B.dim() > 2 else Share.ALL,
-        C=Share.STEPS if C.dim() > 2 else Share.ALL,
-        D=Share.ALL,
-        z=Share.STEPS,
-        delta_bias=Share.ALL,
-        initial_state=Share.STATE,
-    )
+def _fake_forward(*arguments: Any) -> Results:
+    inputs = ScanInputs(*arguments[:_N_INPUTS])
+    *_, cu_seqlens, _, _, save_for_backward = arguments
+    (b, l, d), n = inputs.u.shape, inputs.A.shape[1]
+    y, final_state = inputs.u.new_empty((b, l, d)), _fake_state(inputs, cu_seqlens)
+    if not save_for_backward:
+        return y, final_state, None
+    numbers = 2 * n if inputs.A.is_complex() else n
+    sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    shape = native.checkpoint_shape(b, l, d, numbers, sequences)
+    return y, final_state, inputs.A.new_empty(shape, dtype=inputs.A.dtype.to_real())
 
 
-def _n_checkpoints(u: Tensor, cu_seqlens: Tensor | None) -> int:
-    """The checkpoints per sequence; of packed ones the most there can be, whatever the lengths."""
-    l = u.shape[1]
-    return chunks(l) if cu_seqlens is None else l // CHUNK_STEPS + cu_seqlens.shape[0] - 1
+def _fake_backward(grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any) -> Results:
+    inputs, cu_seqlens = ScanInputs(*arguments[:_N_INPUTS]), arguments[_N_INPUTS]
+    need_initial_state_grad = arguments[-1]
+    gradients = [None if x is None else x.new_empty(x.shape) for x in inputs[:-1]]
+    return *gradients, _fake_state(inputs, cu_seqlens) if need_initial_state_grad else None
 
 
-def _fake_forward(*arguments: Any) -> tuple[Tensor | None, ...]:
-    u, _, A = arguments[:3]
-    cu_seqlens, save_for_backward = arguments[_N_INPUTS], arguments[-1]
-    b, _, d = u.shape
-    n = A.shape[1]
-    n_states = b if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    checkpoints = None
-    if save_for_backward:
-        shape = (b, _n_checkpoints(u, cu_seqlens), 2 * n if A.is_complex() else n, d)
-        checkpoints = A.new_empty(shape, dtype=A.dtype.to_real())
-    return u.new_empty(u.shape), A.new_empty((n_states, d, n)), checkpoints
-
-
-def _fake_backward(
-    grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any
-) -> tuple[Tensor | None, ...]:
-    *others, initial_state = arguments[:_N_INPUTS]
-    gradients = [None if x is None else x.new_empty(x.shape) for x in others]
-    if not arguments[-1]:
-        return (*gradients, None)
-    u, A, cu_seqlens = arguments[0], arguments[2], arguments[_N_INPUTS]
-    n_states = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    return (*gradients, A.new_empty((n_states, *A.shape)))
-
-
-def _folds(*arguments: Any) -> tuple[bool, ...] | None:
-    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
-    if cu_seqlens is not None:
-        return None
-    shares = shares_of(inputs)
-    return tuple(share is not Share.ALL for share in shares) + (False,) * (
-        len(arguments) - _N_INPUTS
-    )
+def _fake_state(inputs: ScanInputs, cu_seqlens: Tensor | None) -> Tensor:
+    count = inputs.u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    return inputs.A.new_empty((count, *inputs.A.shape))
 
 
 def _backward_arguments(
-    saved: tuple[Any, ...],
-    options: tuple[Any, ...],
-    grads: tuple[Any, ...],
-    wanted: tuple[Any, ...],
-) -> tuple[Any, ...]:
+    saved: Arguments, options: Arguments, grads: Arguments, wanted: Arguments
+) -> Arguments:
     *inputs, cu_seqlens, checkpoints = saved
     grad_y, grad_final_state = grads
     if grad_y is None:  # only the final state was used
         grad_y = torch.zeros_like(inputs[0])
     need_initial_state_grad = wanted[_N_INPUTS - 1]
-    return (
-        grad_y,
-        grad_final_state,
-        *inputs,
-        cu_seqlens,
-        *options,
-        checkpoints,
-        need_initial_state_grad,
-    )
+    kernel_inputs = (*inputs, cu_seqlens, *options, checkpoints)
+    return (grad_y, grad_final_state, *kernel_inputs, need_initial_state_grad)
+
+
+def _folds(*arguments: Any) -> tuple[bool, ...] | None:
+    """Which arguments of the forward pass have the batch first: for vmap."""
+    if arguments[_N_INPUTS] is not None:  # packed sequences have no batch
+        return None
+    _, _, _, B, C, *_ = arguments
+    inputs = (True, True, False, B.dim() > 2, C.dim() > 2, False, True, False, True)
+    return (*inputs, *[False] * (len(arguments) - _N_INPUTS))
 
 
 _scan = Differentiable(
