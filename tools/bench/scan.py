@@ -72,7 +72,7 @@ class _Match:
         else:
             bound = at_least(self._seconds_at(what), self.inputs.u.shape[1], self.options.limit_s)
             if bound is not None:
-                return self._not_run(what, f"one run would take {bound:.0f} s or more")
+                return self._not_run(what, f"one run would take {bound:.3g} s or more")
         if what == "forward":
             error = disagreement(self.ours, subject, turned=self.peer.channels_first)
             self._must_agree("y", error)

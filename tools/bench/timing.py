@@ -71,20 +71,17 @@ def alternate(
     """Run the actions in turn until the budget is spent; at least once, at most `most_rounds`.
 
     The first run of each is a warm-up that does not count, unless it took a third of the budget
-    already: then it is the only one. In each round quick actions run up to three times.
+    already: then it is the only one of that action. In each round quick actions run three times.
     """
-    warm = {name: action() for name, action in actions.items()}
-    slowest = max(warm.values())
-    if slowest > budget_s / 3:
-        quick = {name: action for name, action in actions.items() if warm[name] < slowest / 10}
-        again = alternate(quick, budget_s / 10, most_rounds) if quick else {}
-        return {name: again.get(name, Times((warm[name],))) for name in actions}
-    repeats = {name: 3 if seconds * 10 < slowest else 1 for name, seconds in warm.items()}
-    found: dict[str, list[float]] = {name: [] for name in actions}
+    first = {name: action() for name, action in actions.items()}
+    found = {name: [s] if s > budget_s / 3 else [] for name, s in first.items()}
+    repeated = [name for name in actions if not found[name]]
+    slowest = max((first[name] for name in repeated), default=0.0)
     start = time.perf_counter()
-    for _ in range(most_rounds):
-        for name, action in actions.items():
-            found[name].extend(action() for _ in range(repeats[name]))
+    for _ in range(most_rounds if repeated else 0):
+        for name in repeated:
+            repeats = 3 if first[name] * 10 < slowest else 1
+            found[name].extend(actions[name]() for _ in range(repeats))
         if time.perf_counter() - start > budget_s:
             break
     return {name: Times(tuple(seconds)) for name, seconds in found.items()}
