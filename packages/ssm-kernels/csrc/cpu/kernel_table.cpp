@@ -13,6 +13,7 @@ const KernelTable kernel_table = {
     selective_scan_complex_backward,
     causal_conv1d_forward,
     causal_conv1d_backward,
+    machine_limit_round,
 };
 
 }  // namespace ssm::SSM_ISA

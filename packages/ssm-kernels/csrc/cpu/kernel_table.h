@@ -2,6 +2,7 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "cpu/machine_limits.h"
 #include "params.h"
 
 namespace ssm {
@@ -13,6 +14,7 @@ struct KernelTable {
   void (*selective_scan_complex_backward)(const ScanBackward&);
   void (*causal_conv1d_forward)(const ConvForward&);
   void (*causal_conv1d_backward)(const ConvBackward&);
+  int64_t (*machine_limit_round)(const LimitRound&);
 };
 
 // Defined once per instruction set by kernel_table.cpp.

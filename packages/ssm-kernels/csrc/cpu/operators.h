@@ -6,6 +6,7 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "cpu/machine_limits.h"
 #include "params.h"
 
 namespace ssm::SSM_ISA {
@@ -16,5 +17,6 @@ void selective_scan_complex_forward(const ScanForward& params);
 void selective_scan_complex_backward(const ScanBackward& params);
 void causal_conv1d_forward(const ConvForward& params);
 void causal_conv1d_backward(const ConvBackward& params);
+int64_t machine_limit_round(const LimitRound& round);  // returns the number of operations done
 
 }  // namespace ssm::SSM_ISA
