@@ -117,3 +117,8 @@ def _notify_once(operator: str, device_type: str, reason: str) -> None:
     message = f"{operator} runs the slow PyTorch reference on {device_type}: {reason}"
     # Up the stack: this function, choose_backend, the operator, the caller of the operator.
     warnings.warn(message, SsmKernelsWarning, stacklevel=4)
+
+
+# A compiler runs this while it traces. As torch.compiler.assume_constant_result, which would import
+# the whole compiler with this package.
+_notify_once._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -24,10 +24,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from .errors import BackendError
-from .library import Arguments, Kernel, needs_dispatcher, register
+from .library import Arguments, Kernel, needs_dispatcher, register, torch_func_is_active
 from .library_vmap import vmap_rule
-
-_torch_func_is_active = torch._C._are_functorch_transforms_active
 
 
 class Differentiable:
@@ -76,7 +74,7 @@ class Differentiable:
             if forward_ad._current_level >= 0:
                 raise self.no_forward_mode()
             return self.op(*arguments, self._wants_gradient(arguments))[:n]
-        if _torch_func_is_active():
+        if torch_func_is_active():
             # Whether a gradient is wanted does not show on the tensors of an inner transform.
             return self._functional.apply(*arguments, torch.is_grad_enabled())[:n]
         if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
@@ -86,7 +84,8 @@ class Differentiable:
             return self.op(*arguments, save)[:n]
         if save:
             return self._eager(*arguments, True)
-        return self.launch(*arguments, False)[:n]
+        results: Any = self.launch(*arguments, False)
+        return results[:n]
 
     def setup(self, ctx: Any, arguments: Arguments, results: Arguments) -> None:
         """Keep in ctx what the gradient needs."""
@@ -167,7 +166,7 @@ def _eager_function(operator: Differentiable) -> Callable[..., tuple[Tensor, ...
             return operator.gradients(ctx, operator.launch_backward, grads)
 
     # Function.apply only adds what torch.func needs, which has a way of its own.
-    return super(torch.autograd.Function, Eager).apply  # type: ignore[misc,no-any-return]
+    return super(torch.autograd.Function, Eager).apply
 
 
 def _functional_function(operator: Differentiable) -> type[torch.autograd.Function]:

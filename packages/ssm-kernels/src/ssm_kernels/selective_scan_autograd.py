@@ -119,12 +119,12 @@ def _launch_forward(*arguments: Any) -> Results:
 
 def _launch_backward(*arguments: Any) -> Results:
     """Run the native kernel; return one gradient per entry of `ScanInputs`."""
-    *others, cu_seqlens, delta_softplus, reverse, checkpoints, need_initial_state_grad = arguments
+    *grads_and_inputs, cu_seqlens, softplus, reverse, checkpoints, need_state_grad = arguments
     return native.selective_scan_backward(
-        *others,
+        *grads_and_inputs,  # type: ignore[misc]
         checkpoints,
-        mode=native.ScanMode(delta_softplus, reverse),
-        need_initial_state_grad=need_initial_state_grad,
+        mode=native.ScanMode(softplus, reverse),
+        need_initial_state_grad=need_state_grad,
         offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
     )
 
