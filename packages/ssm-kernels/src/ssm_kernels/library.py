@@ -5,12 +5,13 @@ only operators that are registered here. A plain eager call does not pass throug
 dispatcher costs more than a short kernel takes (see `library_autograd`), so the public functions
 ask `needs_dispatcher` and otherwise launch the kernel themselves. Both ways end in `Kernel.launch`.
 
-Operators are functional: every result is a fresh tensor. A result that a call does not have is
-None in Python and a placeholder of size 0 in the operator, whose results cannot be optional.
+Every result is a fresh tensor. One that a call does not have is None in Python and a placeholder of
+size 0 in the operator, whose results cannot be optional.
 
-How to register an operator: write a `Kernel` and pass it to `register`, or two of them to
-`library_autograd.Differentiable`. In the schema the tensors come first, and no argument has a
-default value (the dispatcher would drop it from the calls).
+How to register an operator: make an `Operator` of a `Kernel`, or of two a `Differentiable` (in
+`library_autograd`), and call that from the public function. In a schema the tensors come first,
+what the kernel writes into is marked `Tensor(a!)`, and no argument has a default value (the
+dispatcher would drop it from the calls).
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .backends import Backend, choose_backend
 from .library_vmap import Folds, vmap_rule
 
 NAMESPACE = "ssm_kernels"
 Arguments: TypeAlias = "tuple[Any, ...]"
-Results: TypeAlias = "tuple[Tensor | None, ...]"
+Results: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
 # Strides: the kernels take any, but a compiler must not choose worse ones than eager code has.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+torch_func_is_active = torch._C._are_functorch_transforms_active
+_n_dispatch_modes = torch._C._len_torch_dispatch_stack
+_jit_trace = torch._C._get_tracing_state
 _PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
 
 
@@ -76,12 +81,29 @@ def register(
     qualified = f"{NAMESPACE}::{kernel.name}"
     operator = getattr(getattr(torch.ops, NAMESPACE), kernel.name).default
     torch.library.register_fake(qualified, fake, lib=library)
-    torch.library.register_vmap(qualified, vmap_rule(operator, kernel.folds), lib=library)
+    arguments = operator._schema.arguments
+    written = {i: x.name for i, x in enumerate(arguments) if x.is_write}
+    rule = vmap_rule(operator, kernel.folds, written)
+    torch.library.register_vmap(qualified, rule, lib=library)
     if backward is not None:
         torch.library.register_autograd(
             qualified, backward, setup_context=setup_context, lib=library
         )
     return operator
+
+
+class Operator:
+    """A kernel without a gradient, called like its schema; it may write into its arguments."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.launch = kernel.launch
+        self.op = register(kernel)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the kernel on arguments that have been checked, by the shortest way."""
+        if is_compiling() or torch_func_is_active() or needs_dispatcher(arguments):
+            return self.op(*arguments)
+        return self.launch(*arguments)
 
 
 def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
@@ -90,8 +112,8 @@ def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
     Left to the callers, because their answers differ: torch.compile and torch.func transforms.
     """
     return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
+        _n_dispatch_modes() > 0
+        or _jit_trace() is not None
         or not _PLAIN_TYPES.issuperset(map(type, arguments))
     )
 

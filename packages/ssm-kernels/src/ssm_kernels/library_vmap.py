@@ -6,28 +6,41 @@ mapped, or has a gradient to return per entry, the kernel runs once per entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from .errors import ArgumentError
 
 Folds: TypeAlias = "Callable[..., tuple[bool, ...] | None]"
 """Takes the arguments of one entry and tells for each whether its first axis is the batch; None if
 the call cannot be folded. All results of a kernel with this must have the batch as first axis."""
 
 
-def vmap_rule(call: Callable[..., Any], folds: Folds | None) -> Callable[..., Any]:
-    """Return the rule for `torch.library.register_vmap` or the `vmap` of an autograd function."""
+def vmap_rule(
+    call: Callable[..., Any], folds: Folds | None, written: Mapping[int, str] | None = None
+) -> Callable[..., Any]:
+    """Return the rule for `torch.library.register_vmap` or the `vmap` of an autograd function.
+
+    `written` names the arguments that `call` writes into, by position; such a call is not folded.
+    """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         size: int = info.batch_size
         mapped = [dim is not None for dim in in_dims]
+        for position, name in (written or {}).items():
+            if not mapped[position]:
+                raise ArgumentError(
+                    f"vmap: {name} is updated in place and not mapped, expected one per entry; "
+                    f"map over {name}, too"
+                )
         arguments = tuple(
             x if dim is None else x.movedim(dim, 0)
             for x, dim in zip(arguments, in_dims, strict=True)
         )
-        flags = None if folds is None else folds(*_entry(arguments, mapped, size, 0))
+        flags = None if folds is None or written else folds(*_entry(arguments, mapped, size, 0))
         if flags is None or any(m and not flag for m, flag in zip(mapped, flags, strict=True)):
             outputs = _loop(call, arguments, mapped, size)
             return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)

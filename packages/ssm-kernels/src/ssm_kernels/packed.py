@@ -38,10 +38,13 @@ def run_packed(
     lengths = checked_lengths(operator, cu_seqlens, steps.shape[1])
     columns = [_split(x, share, lengths) for x, share in zip(arguments, shares, strict=True)]
     if not lengths:  # one empty sequence, whose state is taken away again
-        y, state = call(*(None if s is Share.STATE else x for x, s in zip(arguments, shares)))
+        row = [
+            None if share is Share.STATE else x for x, share in zip(arguments, shares, strict=True)
+        ]
+        y, state = call(*row)
         return y, state[:0]
-    y, states = zip(*(call(*row) for row in zip(*columns, strict=True)), strict=True)
-    return torch.cat(y, dim=1), torch.cat(states)
+    results = [call(*row) for row in zip(*columns, strict=True)]
+    return torch.cat([y for y, _ in results], dim=1), torch.cat([state for _, state in results])
 
 
 def _split(x: Tensor | None, share: Share, lengths: list[int]) -> Sequence[Tensor | None]:

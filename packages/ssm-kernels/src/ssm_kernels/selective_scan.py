@@ -150,9 +150,8 @@ def _scan_reference(
 ) -> tuple[Tensor, Tensor]:
     def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
         result = selective_scan_reference(
-            *tensors[:-1],
-            options.delta_softplus,
-            initial_state=tensors[-1],
+            **ScanInputs(*tensors)._asdict(),
+            delta_softplus=options.delta_softplus,
             return_final_state=True,
             reverse=options.reverse,
         )

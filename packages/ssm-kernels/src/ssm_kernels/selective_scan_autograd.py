@@ -47,7 +47,7 @@ def scan_native(
 
 
 def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
-    """Give the activations one type, parameters and states the compute type, B and C a group axis.
+    """Give the activations one type, parameters and states the compute type.
 
     With a complex A, B and C are parameters in this respect, with or without a step axis.
 
@@ -66,9 +66,7 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
         projected = shared
 
     def projection(M: Tensor) -> Tensor:
-        if M.dim() == 2:
-            return _cast(M, state)
-        return _cast(M.unsqueeze(2) if M.dim() == 3 else M, projected)
+        return _cast(M, state if M.dim() == 2 else projected)
 
     return ScanInputs(
         _cast(u, shared),
@@ -121,12 +119,12 @@ def _launch_forward(*arguments: Any) -> Results:
 
 def _launch_backward(*arguments: Any) -> Results:
     """Run the native kernel; return one gradient per entry of `ScanInputs`."""
-    *others, cu_seqlens, delta_softplus, reverse, checkpoints, need_initial_state_grad = arguments
+    *grads_and_inputs, cu_seqlens, softplus, reverse, checkpoints, need_state_grad = arguments
     return native.selective_scan_backward(
-        *others,
+        *grads_and_inputs,  # type: ignore[misc]
         checkpoints,
-        mode=native.ScanMode(delta_softplus, reverse),
-        need_initial_state_grad=need_initial_state_grad,
+        mode=native.ScanMode(softplus, reverse),
+        need_initial_state_grad=need_state_grad,
         offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
     )
 
