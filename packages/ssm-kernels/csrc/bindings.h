@@ -7,5 +7,7 @@ namespace ssm {
 
 void bind_selective_scan(pybind11::module_& module);
 void bind_causal_conv1d(pybind11::module_& module);
+void bind_causal_conv1d_update(pybind11::module_& module);
+void bind_selective_state_update(pybind11::module_& module);
 
 }  // namespace ssm

@@ -13,6 +13,9 @@ const KernelTable kernel_table = {
     selective_scan_complex_backward,
     causal_conv1d_forward,
     causal_conv1d_backward,
+    causal_conv1d_update,
+    selective_state_update,
+    selective_state_update_complex,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "causal_conv1d_update_params.h"
 #include "params.h"
+#include "selective_state_update_params.h"
 
 namespace ssm {
 
@@ -13,6 +15,9 @@ struct KernelTable {
   void (*selective_scan_complex_backward)(const ScanBackward&);
   void (*causal_conv1d_forward)(const ConvForward&);
   void (*causal_conv1d_backward)(const ConvBackward&);
+  void (*causal_conv1d_update)(const ConvUpdate&);
+  void (*selective_state_update)(const StateUpdate&);
+  void (*selective_state_update_complex)(const StateUpdate&);
 };
 
 // Defined once per instruction set by kernel_table.cpp.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
+from .native_conv_update import causal_conv1d_update
 from .native_scan import selective_scan_backward, selective_scan_forward
+from .native_state_update import selective_state_update
 
 __all__ = [
     "AVAILABLE",
@@ -18,9 +20,11 @@ __all__ = [
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
+    "causal_conv1d_update",
     "isa",
     "selective_scan_backward",
     "selective_scan_forward",
+    "selective_state_update",
     "set_isa",
 ]
 
