@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t kUpdateBandBlocks = 16;
 
-// Below this number of products, waking a team of threads takes longer than the work.
-constexpr int64_t kProductsWorthThreads = 128 * 1024;
+// Below this number of products (30 microseconds of one core), waking a sleeping team of threads may take longer.
+constexpr int64_t kProductsWorthThreads = 64 * 1024;
 
 SSM_INLINE Matrix samples_of(const View3& v, DType dtype, int64_t batch, ConvBlock block, int64_t first, int64_t rows) {
   const int64_t offset = batch * v.stride_b + first * v.stride_l + block.channel * v.stride_d;
@@ -23,6 +23,32 @@ SSM_INLINE Matrix samples_of(const View3& v, DType dtype, int64_t batch, ConvBlo
 
 SSM_INLINE Matrix state_samples(const ConvUpdate& in, int64_t batch, ConvBlock block, int64_t first, int64_t rows) {
   return samples_of(in.state, in.state_dtype, batch, block, first, rows);
+}
+
+// Rows of a matrix whose rows are not contiguous, from or to a tile: what the taps and a state (b, d, s) are.  Known
+// numbers of rows and lanes make this several times as fast as the general copy; any other matrix goes there.
+template <class F, int Rows, bool Read>
+SSM_INLINE void move_few_rows(DType dtype, const Matrix& m, F* tile) {
+  constexpr int64_t W = kWidth<F>;
+  if (m.cols < W || m.stride_col == 1) {
+    if constexpr (Read) return conv_read<F>(dtype, m, tile);
+    return write_matrix<F>(dtype, m, tile, W);
+  }
+  with_storage<F>(dtype, [&](auto storage) {
+    using S = decltype(storage);
+    char* at = m.data;
+    const int64_t stride_row = m.stride_row * S::bytes, stride_col = m.stride_col * S::bytes;
+    for (int64_t lane = 0; lane < W; ++lane, at += stride_col) {
+      SSM_UNROLL
+      for (int64_t row = 0; row < Rows; ++row) {
+        if constexpr (Read) {
+          tile[row * W + lane] = S::load_one(at + row * stride_row);
+        } else {
+          S::store_one(at + row * stride_row, tile[row * W + lane]);
+        }
+      }
+    }
+  });
 }
 
 // The slot of a ring that holds sample number `sample`, which may be negative.
@@ -38,15 +64,18 @@ SSM_INLINE int64_t seen_before(const ConvUpdate& in, int64_t batch) {
 }
 
 // The width - 1 samples before the first new one.
-template <class F>
+template <class F, int K>
 SSM_INLINE void read_history(const ConvUpdate& in, int64_t batch, ConvBlock block, F* window) {
-  const int64_t rows = in.width - 1;
-  if (in.counts == nullptr)
-    return conv_read<F>(in.state_dtype, state_samples(in, batch, block, in.samples - rows, rows), window);
+  constexpr int rows = K - 1;
+  if (rows == 0) return;
+  if (in.counts == nullptr) {
+    const Matrix m = state_samples(in, batch, block, in.samples - rows, rows);
+    return move_few_rows<F, rows, true>(in.state_dtype, m, window);
+  }
   const int64_t seen = seen_before(in, batch);
   for (int64_t row = 0; row < rows; ++row) {
     const Matrix m = state_samples(in, batch, block, slot(in, seen - rows + row), 1);
-    conv_read<F>(in.state_dtype, m, window + row * kWidth<F>);
+    move_few_rows<F, 1, true>(in.state_dtype, m, window + row * kWidth<F>);
   }
 }
 
@@ -62,15 +91,15 @@ SSM_INLINE void shift_state(const ConvUpdate& in, int64_t batch, ConvBlock block
 }
 
 // Puts those samples of a window into the state that stay in it.  The window has `rows` new ones, from step `begin` on.
-template <class F>
+template <class F, int K>
 SSM_INLINE void keep_samples(const ConvUpdate& in, int64_t batch, ConvBlock block, int64_t begin, int64_t rows,
                              const F* window) {
-  const int64_t history = in.width - 1;
+  constexpr int64_t history = K - 1;
   if (in.counts != nullptr) {
     const int64_t seen = seen_before(in, batch), first_kept = in.steps - in.samples - begin;
     for (int64_t t = first_kept > 0 ? first_kept : 0; t < rows; ++t) {
       const Matrix m = state_samples(in, batch, block, slot(in, seen + begin + t), 1);
-      write_matrix<F>(in.state_dtype, m, window + (history + t) * kWidth<F>, kWidth<F>);
+      move_few_rows<F, 1, false>(in.state_dtype, m, const_cast<F*>(window) + (history + t) * kWidth<F>);
     }
     return;
   }
@@ -79,7 +108,13 @@ SSM_INLINE void keep_samples(const ConvUpdate& in, int64_t batch, ConvBlock bloc
   if (target + row < 0) row = -target;
   if (row >= history + rows) return;
   const Matrix m = state_samples(in, batch, block, target + row, history + rows - row);
-  write_matrix<F>(in.state_dtype, m, window + row * kWidth<F>, kWidth<F>);
+  if (m.rows == history && history > 0) {  // the usual decode steps: s = k - 1, and below s = k
+    move_few_rows<F, K - 1, false>(in.state_dtype, m, const_cast<F*>(window) + row * kWidth<F>);
+  } else if (m.rows == K) {
+    move_few_rows<F, K, false>(in.state_dtype, m, const_cast<F*>(window) + row * kWidth<F>);
+  } else {
+    write_matrix<F>(in.state_dtype, m, window + row * kWidth<F>, kWidth<F>);
+  }
 }
 
 template <class F, int K>
@@ -87,11 +122,14 @@ void update_block(const ConvUpdate& in, const ConvInputs& parameters, int64_t ba
   constexpr int64_t W = kWidth<F>;
   alignas(64) F window[(K - 1 + kConvTile) * W];
   alignas(64) F y[kConvTile * W];
+  alignas(64) F packed_taps[K * W];
+  char* weight = static_cast<char*>(const_cast<void*>(in.weight)) + block.channel * K * static_cast<int64_t>(sizeof(F));
+  move_few_rows<F, K, true>(kComputeType<F>, Matrix{weight, 1, K, K, block.lanes}, packed_taps);
   Vec<F> taps[K];
-  conv_read_taps<F, K>(parameters, block, taps);
+  for (int j = 0; j < K; ++j) taps[j] = load<F>(packed_taps + j * W);
   const Vec<F> bias = conv_read_bias<F>(parameters, block);
 
-  read_history<F>(in, batch, block, window);
+  read_history<F, K>(in, batch, block, window);
   if (in.counts == nullptr) shift_state<F>(in, batch, block, y);
   for (int64_t begin = 0; begin < in.steps; begin += kConvTile) {
     const int64_t rows = in.steps - begin < kConvTile ? in.steps - begin : kConvTile;
@@ -102,7 +140,7 @@ void update_block(const ConvUpdate& in, const ConvInputs& parameters, int64_t ba
       store(y + t * W, sum);
     }
     write_matrix<F>(in.dtype, samples_of(in.y, in.dtype, batch, block, begin, rows), y, W);
-    keep_samples<F>(in, batch, block, begin, rows, window);
+    keep_samples<F, K>(in, batch, block, begin, rows, window);
     for (int64_t row = 0; row < K - 1; ++row) store(window + row * W, load<F>(window + (rows + row) * W));
   }
 }

@@ -15,8 +15,50 @@ namespace ssm::SSM_ISA {
 constexpr int64_t kUpdateChannels = 128;
 constexpr int64_t kUpdateStates = 128;  // whose B and C a task holds at a time: tasks need no memory but the stack
 
-// Below this number of states, waking a team of threads takes longer than the work.
+// Below this number of states (50 microseconds of one core), waking a sleeping team of threads may take longer.
 constexpr int64_t kStatesWorthThreads = 128 * 1024;
+
+// All bits set in the first `count` lanes.
+template <class F>
+SSM_INLINE VecInt<F> first_lanes(int64_t count) {
+  VecInt<F> mask;
+  for (int i = 0; i < kWidth<F>; ++i) mask[i] = i < count ? -1 : 0;
+  return mask;
+}
+
+// The chosen lanes of a vector in memory; the others are 0 and their memory is not touched.
+template <class F>
+SSM_INLINE Vec<F> load_chosen(const char* from, VecInt<F> mask) {
+#if defined(SSM_ISA_IS_avx512)
+  if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)mask), from);
+  if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_maskz_loadu_pd(_mm512_movepi64_mask((__m512i)mask), from);
+#elif defined(SSM_ISA_IS_avx2)
+  if constexpr (sizeof(F) == 4) return (Vec<F>)_mm256_maskload_ps((const float*)from, (__m256i)mask);
+  if constexpr (sizeof(F) == 8) return (Vec<F>)_mm256_maskload_pd((const double*)from, (__m256i)mask);
+#else
+  Vec<F> v = {};
+  for (int i = 0; i < kWidth<F>; ++i)
+    if (mask[i]) v[i] = load_as<F>(from + i * sizeof(F));
+  return v;
+#endif
+}
+
+template <class F>
+SSM_INLINE void store_chosen(char* to, VecInt<F> mask, Vec<F> v) {
+#if defined(SSM_ISA_IS_avx512)
+  if constexpr (sizeof(F) == 4) _mm512_mask_storeu_ps(to, _mm512_movepi32_mask((__m512i)mask), (__m512)v);
+  if constexpr (sizeof(F) == 8) _mm512_mask_storeu_pd(to, _mm512_movepi64_mask((__m512i)mask), (__m512d)v);
+#elif defined(SSM_ISA_IS_avx2)
+  if constexpr (sizeof(F) == 4) _mm256_maskstore_ps((float*)to, (__m256i)mask, (__m256)v);
+  if constexpr (sizeof(F) == 8) _mm256_maskstore_pd((double*)to, (__m256i)mask, (__m256d)v);
+#else
+  for (int i = 0; i < kWidth<F>; ++i)
+    if (mask[i]) store(to + i * sizeof(F), v[i]);
+#endif
+}
+
+template <class S>
+constexpr bool kIsPlain = S::bytes == sizeof(typename S::Compute);
 
 // `count` numbers that lie `stride` apart, as lanes; missing lanes are 0.
 template <class S>
@@ -37,12 +79,10 @@ SSM_INLINE void store_lanes(char* to, int64_t stride, int64_t count, Vec<typenam
   for (int64_t i = 0; i < kWidth<F> && i < count; ++i) S::store_one(to + i * stride * S::bytes, lanes[i]);
 }
 
-// v where the lane has a number, 0 (not 0 times whatever the lane holds) where it has none.
+// v in the chosen lanes, 0 (not 0 times whatever the lane holds) in the others.
 template <class F>
-SSM_INLINE Vec<F> only_lanes(Vec<F> v, int64_t count) {
-  VecInt<F> has_number;
-  for (int i = 0; i < kWidth<F>; ++i) has_number[i] = i < count ? -1 : 0;
-  return from_bits<F>(to_bits<F>(v) & has_number);
+SSM_INLINE Vec<F> choose(Vec<F> v, VecInt<F> mask) {
+  return from_bits<F>(to_bits<F>(v) & mask);
 }
 
 template <class F>

@@ -35,7 +35,8 @@ struct ComplexUpdate {
   static SSM_INLINE void advance(UpdateTask<F>& task, int64_t block) {
     constexpr int64_t W = kWidth<F>;
     using S = Storage<kComputeType<F>>;
-    const UpdateView &state = task.in.state, &A = task.in.A;
+    const UpdateView state = task.in.state, A = task.in.A;
+    const VecInt<F> rest = first_lanes<F>(task.states % W);
     Vec<F> halves[W];
     for (int64_t i = 0; i < W; ++i) {
       halves[i] = Vec<F>{};
@@ -56,7 +57,7 @@ struct ComplexUpdate {
         store_lanes<S>(at, state.stride_n, left, next_re);
         store_lanes<S>(at + S::bytes, state.stride_n, left, next_im);
         const Vec<F> term = next_re * load<F>(task.C[0] + n) - next_im * load<F>(task.C[1] + n);
-        halves[i] += left >= W ? term : only_lanes<F>(term, left);
+        halves[i] += left < W ? choose<F>(term, rest) : term;
       }
     }
     store(task.y + block, load<F>(task.y + block) + F(2) * sum_rows<F>(halves));

@@ -64,7 +64,7 @@ def causal_conv1d_update(
 def selective_state_update(
     sizes: tuple[int, int, int, int, int],
     has_heads: bool,
-    tensors: tuple[tuple[int, ...], ...],
+    tensors: list[tuple[int, ...]],
     flags: tuple[bool, bool],
     num_threads: int,
 ) -> None: ...

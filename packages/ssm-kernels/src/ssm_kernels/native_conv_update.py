@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import native_extension as extension
-from .native_extension import DTYPE_CODES, address, contiguous, resolved
+from .native_extension import DTYPE_CODES, address, contiguous, resolved, view
 
 
 def causal_conv1d_update(
@@ -32,18 +32,13 @@ def causal_conv1d_update(
     bias = contiguous(bias if bias is None or bias.dtype is real else bias.to(real))
     counts = None if cache_seqlens is None else cache_seqlens.contiguous()
     y = torch.empty_like(x)
-    if x.dim() == 3:
-        batch, steps, channels = x.shape
-        x_view, y_view = (x.data_ptr(), *x.stride()), (y.data_ptr(), *y.stride())
-    else:
-        batch, channels = x.shape
-        steps = 1
-        x_view, y_view = _one_step(x), _one_step(y)
+    batch, channels = x.shape[0], x.shape[-1]
+    steps = x.shape[1] if x.dim() == 3 else 1
     stride_b, stride_d, stride_s = conv_state.stride()
     extension._native.causal_conv1d_update(
         (batch, steps, channels, weight.shape[1], conv_state.shape[2]),
         (DTYPE_CODES[x.dtype], DTYPE_CODES[conv_state.dtype]),
-        (x_view, y_view, (conv_state.data_ptr(), stride_b, stride_s, stride_d)),
+        (_steps(x), _steps(y), (conv_state.data_ptr(), stride_b, stride_s, stride_d)),
         (weight.data_ptr(), address(bias), address(counts)),
         counts is not None and counts.dtype is torch.int64,
         silu,
@@ -52,7 +47,10 @@ def causal_conv1d_update(
     return y
 
 
-def _one_step(t: Tensor) -> tuple[int, int, int, int]:
+def _steps(t: Tensor) -> tuple[int, int, int, int]:
+    """Address and strides of (b, l, d), or of (b, d) as one step."""
+    if t.dim() == 3:
+        return view(t)
     stride_b, stride_d = t.stride()
     return (t.data_ptr(), stride_b, 0, stride_d)
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from . import native_extension as extension
 from .native_extension import DTYPE_CODES
 
-_Ref = tuple[int, ...]  # address, dtype code, strides
-_ABSENT = (0, 0)
+_ABSENT = (0, 0)  # of what the kernel is given for a tensor: address, dtype code, strides
 _DOUBLE = frozenset({torch.float64, torch.complex128})
 
 
@@ -37,16 +36,15 @@ def selective_state_update(inputs: StateUpdateInputs, *, dt_softplus: bool) -> T
     A is.
     """
     state, _, _, A, B, C, *_ = inputs
-    if B.dim() != C.dim() or B.dim() == 3 and B.shape[1] != C.shape[1]:
+    if B.dim() != C.dim() or (B.dim() == 3 and B.shape[1] != C.shape[1]):
         heads = state.shape[1]
         inputs = inputs._replace(B=_row_per_head(B, heads), C=_row_per_head(C, heads))
-    if A.dtype is torch.float32 and not any(map(_needs_conversion, inputs)):
-        return _launch(inputs, dt_softplus)
-    return _converted(inputs, dt_softplus)
-
-
-def _needs_conversion(t: Tensor | None) -> bool:
-    return t is not None and (t.dtype is torch.float64 or t.is_neg())
+    if A.dtype is not torch.float32:
+        return _converted(inputs, dt_softplus)
+    for t in inputs:
+        if t is not None and (t.dtype is torch.float64 or t.is_neg()):
+            return _converted(inputs, dt_softplus)
+    return _launch(inputs, dt_softplus)
 
 
 def _converted(inputs: StateUpdateInputs, dt_softplus: bool) -> Tensor:
@@ -83,35 +81,24 @@ def _converted(inputs: StateUpdateInputs, dt_softplus: bool) -> Tensor:
 
 def _launch(inputs: StateUpdateInputs, dt_softplus: bool, complex_A: bool = False) -> Tensor:
     """Run the kernel. Complex tensors are given as views of their real parts."""
-    state, x, dt, A, B, C, D, z, dt_bias = inputs
-    y = torch.empty_like(x)
+    state, B = inputs.state, inputs.B
+    y = torch.empty_like(inputs.x)
     if y.numel() == 0:  # and so is the state
         return y
     groups = B.shape[1] if B.dim() == 3 else 1
     shape = state.shape
+    has_heads = len(shape) == 4
     extension._native.selective_state_update(
-        (shape[0], shape[1], shape[2] if len(shape) == 4 else 1, shape[-1], groups),
-        len(shape) == 4,
-        (
-            _ref(state),
-            _ref(x),
-            _ref(dt),
-            _ref(A),
-            _ref(B),
-            _ref(C),
-            _ABSENT if D is None else _ref(D),
-            _ABSENT if z is None else _ref(z),
-            _ABSENT if dt_bias is None else _ref(dt_bias),
-            _ref(y),
-        ),
+        (shape[0], shape[1], shape[2] if has_heads else 1, shape[-1], groups),
+        has_heads,
+        [
+            _ABSENT if t is None else (t.data_ptr(), DTYPE_CODES[t.dtype], *t.stride())
+            for t in (*inputs, y)
+        ],
         (complex_A, dt_softplus),
         torch.get_num_threads(),
     )
     return y
-
-
-def _ref(t: Tensor) -> _Ref:
-    return (t.data_ptr(), DTYPE_CODES[t.dtype], *t.stride())
 
 
 def _row_per_head(M: Tensor, heads: int) -> Tensor:

@@ -84,18 +84,18 @@ def selective_state_update(
 
 def _check_types(inputs: StateUpdateInputs) -> None:
     check_tensors(_NAME, inputs, required=6, may_be_complex=_MAY_BE_COMPLEX)
-    state, A = inputs.state, inputs.A
+    state, _, _, A, B, C, *_ = inputs
     if A.is_complex():
         if not state.is_complex():
             raise DTypeError(
                 f"{_NAME}: state has dtype {state.dtype}, expected a complex dtype "
                 f"like A ({A.dtype})"
             )
-        return
-    for name in ("state", "B", "C"):
-        tensor = getattr(inputs, name)
-        if tensor.is_complex():
-            raise must_be_real(_NAME, name, tensor, f" like A ({A.dtype})")
+    elif state.is_complex() or B.is_complex() or C.is_complex():
+        for name in ("state", "B", "C"):
+            tensor = getattr(inputs, name)
+            if tensor.is_complex():
+                raise must_be_real(_NAME, name, tensor, f" like A ({A.dtype})")
 
 
 def _check_shapes(inputs: StateUpdateInputs) -> None:
@@ -125,12 +125,10 @@ def _check_shapes(inputs: StateUpdateInputs) -> None:
 def _check_projection(name: str, M: Tensor, sizes: tuple[int, int, int], axis: str) -> None:
     b, heads, n = sizes
     shape = M.shape
-    if len(shape) == 2 and shape == (b, n):
+    if shape == (b, n):
         return
-    if len(shape) == 3 and shape[0] == b and shape[2] == n:
-        g = shape[1]
-        if g > 0 and heads % g == 0:
-            return
+    if len(shape) == 3 and shape[0] == b and shape[2] == n and shape[1] > 0 == heads % shape[1]:
+        return
     expected = f"(b, n) = ({b}, {n}) or (b, g, n) = ({b}, g, {n}) with g dividing {axis} = {heads}"
     raise wrong_shape(_NAME, name, M, expected)
 
