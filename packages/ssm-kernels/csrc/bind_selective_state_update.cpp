@@ -1,7 +1,3 @@
-#include <pybind11/stl.h>
-
-#include <array>
-#include <stdexcept>
 #include <vector>
 
 #include "bindings.h"
@@ -21,11 +17,11 @@ struct Axes {
   int64_t channels;
 };
 
-UpdateView view(const Ref& ref, const Axes& axes) {
-  if (ref.size() < 2 || ref[1] < 0 || ref[1] > 3) throw std::invalid_argument("not a tensor or an unknown dtype code");
+UpdateView update_view(const Ref& ref, const Axes& axes) {
+  if (ref.size() < 2) throw std::invalid_argument("not a tensor");
   UpdateView v;
-  v.data = reinterpret_cast<char*>(static_cast<intptr_t>(ref[0]));
-  v.dtype = static_cast<DType>(ref[1]);
+  v.data = pointer<char>(ref[0]);
+  v.dtype = dtype_from(ref[1]);
   if (v.data == nullptr) return v;
   if (ref.size() != size_t(3 + axes.b + axes.n + axes.heads)) throw std::invalid_argument("wrong number of axes");
   const int64_t* stride = ref.data() + 2;
@@ -40,7 +36,7 @@ UpdateView view(const Ref& ref, const Axes& axes) {
 // B or C: (b, n) or (b, g, n).
 UpdateView coefficient(const Ref& ref) {
   const bool grouped = ref.size() == 5;
-  UpdateView v = view(ref, {true, grouped, false, 0});
+  UpdateView v = update_view(ref, {true, grouped, false, 0});
   return {v.data, v.dtype, v.stride_b, grouped ? v.stride_p : 0, 0, grouped ? v.stride_n : v.stride_p};
 }
 
@@ -58,7 +54,7 @@ void update(const std::array<int64_t, 5>& sizes, bool has_heads, const std::arra
   params.channels = has_heads ? sizes[2] : sizes[1] / params.groups;
   params.complex_A = flags[0], params.dt_softplus = flags[1], params.num_threads = num_threads;
 
-  const auto at = [&](int i, bool b, bool n) { return view(tensors[i], {b, n, has_heads, params.channels}); };
+  const auto at = [&](int i, bool b, bool n) { return update_view(tensors[i], {b, n, has_heads, params.channels}); };
   params.state = at(0, true, true), params.x = at(1, true, false), params.dt = at(2, true, false);
   params.A = at(3, false, true), params.B = coefficient(tensors[4]), params.C = coefficient(tensors[5]);
   params.D = at(6, false, false), params.z = at(7, true, false), params.dt_bias = at(8, false, false);

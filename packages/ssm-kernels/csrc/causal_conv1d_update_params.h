@@ -9,7 +9,6 @@ namespace ssm {
 struct ConvUpdate {
   int64_t batch = 0, steps = 0, channels = 0, width = 0;
   int64_t samples = 0;  // s, kept by the state: at least width - 1
-  DType dtype = DType::f32, state_dtype = DType::f32;  // of x and y, of the state
   View3 x, y;
   View3 state;  // its samples are the steps of the view: (b, s, d)
   const void* weight = nullptr;

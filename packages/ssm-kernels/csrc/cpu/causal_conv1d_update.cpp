@@ -16,13 +16,9 @@ constexpr int64_t kUpdateBandBlocks = 16;
 // Below this number of products (30 microseconds of one core), waking a sleeping team of threads may take longer.
 constexpr int64_t kProductsWorthThreads = 64 * 1024;
 
-SSM_INLINE Matrix samples_of(const View3& v, DType dtype, int64_t batch, ConvBlock block, int64_t first, int64_t rows) {
+SSM_INLINE Matrix samples_of(const View3& v, int64_t batch, ConvBlock block, int64_t first, int64_t rows) {
   const int64_t offset = batch * v.stride_b + first * v.stride_l + block.channel * v.stride_d;
-  return {v.data + offset * size_of(dtype), v.stride_l, v.stride_d, rows, block.lanes};
-}
-
-SSM_INLINE Matrix state_samples(const ConvUpdate& in, int64_t batch, ConvBlock block, int64_t first, int64_t rows) {
-  return samples_of(in.state, in.state_dtype, batch, block, first, rows);
+  return {v.data + offset * size_of(v.dtype), v.stride_l, v.stride_d, rows, block.lanes};
 }
 
 // Rows of a matrix whose rows are not contiguous, from or to a tile: what the taps and a state (b, d, s) are.  Known
@@ -69,13 +65,13 @@ SSM_INLINE void read_history(const ConvUpdate& in, int64_t batch, ConvBlock bloc
   constexpr int rows = K - 1;
   if (rows == 0) return;
   if (in.counts == nullptr) {
-    const Matrix m = state_samples(in, batch, block, in.samples - rows, rows);
-    return move_few_rows<F, rows, true>(in.state_dtype, m, window);
+    const Matrix m = samples_of(in.state, batch, block, in.samples - rows, rows);
+    return move_few_rows<F, rows, true>(in.state.dtype, m, window);
   }
   const int64_t seen = seen_before(in, batch);
   for (int64_t row = 0; row < rows; ++row) {
-    const Matrix m = state_samples(in, batch, block, slot(in, seen - rows + row), 1);
-    move_few_rows<F, 1, true>(in.state_dtype, m, window + row * kWidth<F>);
+    const Matrix m = samples_of(in.state, batch, block, slot(in, seen - rows + row), 1);
+    move_few_rows<F, 1, true>(in.state.dtype, m, window + row * kWidth<F>);
   }
 }
 
@@ -85,8 +81,8 @@ SSM_INLINE void shift_state(const ConvUpdate& in, int64_t batch, ConvBlock block
   const int64_t rows = in.samples - (in.width - 1) - in.steps;
   for (int64_t first = 0; first < rows; first += kConvTile) {
     const int64_t some = rows - first < kConvTile ? rows - first : kConvTile;
-    read_matrix<F>(in.state_dtype, state_samples(in, batch, block, first + in.steps, some), buffer, kWidth<F>);
-    write_matrix<F>(in.state_dtype, state_samples(in, batch, block, first, some), buffer, kWidth<F>);
+    read_matrix<F>(in.state.dtype, samples_of(in.state, batch, block, first + in.steps, some), buffer, kWidth<F>);
+    write_matrix<F>(in.state.dtype, samples_of(in.state, batch, block, first, some), buffer, kWidth<F>);
   }
 }
 
@@ -98,8 +94,8 @@ SSM_INLINE void keep_samples(const ConvUpdate& in, int64_t batch, ConvBlock bloc
   if (in.counts != nullptr) {
     const int64_t seen = seen_before(in, batch), first_kept = in.steps - in.samples - begin;
     for (int64_t t = first_kept > 0 ? first_kept : 0; t < rows; ++t) {
-      const Matrix m = state_samples(in, batch, block, slot(in, seen + begin + t), 1);
-      move_few_rows<F, 1, false>(in.state_dtype, m, const_cast<F*>(window) + (history + t) * kWidth<F>);
+      const Matrix m = samples_of(in.state, batch, block, slot(in, seen + begin + t), 1);
+      move_few_rows<F, 1, false>(in.state.dtype, m, const_cast<F*>(window) + (history + t) * kWidth<F>);
     }
     return;
   }
@@ -107,13 +103,13 @@ SSM_INLINE void keep_samples(const ConvUpdate& in, int64_t batch, ConvBlock bloc
   int64_t row = begin == 0 ? 0 : history;  // the history of a later tile has been kept already
   if (target + row < 0) row = -target;
   if (row >= history + rows) return;
-  const Matrix m = state_samples(in, batch, block, target + row, history + rows - row);
+  const Matrix m = samples_of(in.state, batch, block, target + row, history + rows - row);
   if (m.rows == history && history > 0) {  // the usual decode steps: s = k - 1, and below s = k
-    move_few_rows<F, K - 1, false>(in.state_dtype, m, const_cast<F*>(window) + row * kWidth<F>);
+    move_few_rows<F, K - 1, false>(in.state.dtype, m, const_cast<F*>(window) + row * kWidth<F>);
   } else if (m.rows == K) {
-    move_few_rows<F, K, false>(in.state_dtype, m, const_cast<F*>(window) + row * kWidth<F>);
+    move_few_rows<F, K, false>(in.state.dtype, m, const_cast<F*>(window) + row * kWidth<F>);
   } else {
-    write_matrix<F>(in.state_dtype, m, window + row * kWidth<F>, kWidth<F>);
+    write_matrix<F>(in.state.dtype, m, window + row * kWidth<F>, kWidth<F>);
   }
 }
 
@@ -133,13 +129,13 @@ void update_block(const ConvUpdate& in, const ConvInputs& parameters, int64_t ba
   if (in.counts == nullptr) shift_state<F>(in, batch, block, y);
   for (int64_t begin = 0; begin < in.steps; begin += kConvTile) {
     const int64_t rows = in.steps - begin < kConvTile ? in.steps - begin : kConvTile;
-    conv_read<F>(in.dtype, samples_of(in.x, in.dtype, batch, block, begin, rows), window + (K - 1) * W);
+    conv_read<F>(in.x.dtype, samples_of(in.x, batch, block, begin, rows), window + (K - 1) * W);
     for (int64_t t = 0; t < rows; ++t) {
       Vec<F> sum = conv_sum<F, K>(window + t * W, taps, bias);
       if (in.silu) sum = sum / (exp<F>(-sum) + F(1));
       store(y + t * W, sum);
     }
-    write_matrix<F>(in.dtype, samples_of(in.y, in.dtype, batch, block, begin, rows), y, W);
+    write_matrix<F>(in.y.dtype, samples_of(in.y, batch, block, begin, rows), y, W);
     keep_samples<F, K>(in, batch, block, begin, rows, window);
     for (int64_t row = 0; row < K - 1; ++row) store(window + row * W, load<F>(window + (rows + row) * W));
   }
@@ -164,7 +160,7 @@ void update(const ConvUpdate& in) {
 
 void causal_conv1d_update(const ConvUpdate& params) {
   with_width(params.width, [&](auto width) {
-    if (params.dtype == DType::f64) return update<double, decltype(width)::value>(params);
+    if (params.x.dtype == DType::f64) return update<double, decltype(width)::value>(params);
     return update<float, decltype(width)::value>(params);
   });
 }

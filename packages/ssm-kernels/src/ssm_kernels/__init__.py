@@ -21,10 +21,12 @@ from .errors import (
 from .reference import (
     causal_conv1d_reference,
     causal_conv1d_update_reference,
+    selective_scan_directions_reference,
     selective_scan_reference,
     selective_state_update_reference,
 )
 from .selective_scan import selective_scan
+from .selective_scan_directions import selective_scan_directions
 from .selective_state_update import selective_state_update
 
 __version__ = version("ssm-kernels")
@@ -43,6 +45,8 @@ __all__ = [
     "causal_conv1d_update",
     "causal_conv1d_update_reference",
     "selective_scan",
+    "selective_scan_directions",
+    "selective_scan_directions_reference",
     "selective_scan_reference",
     "selective_state_update",
     "selective_state_update_reference",

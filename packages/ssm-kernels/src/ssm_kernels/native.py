@@ -10,17 +10,26 @@ from __future__ import annotations
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
-from .native_scan import selective_scan_backward, selective_scan_forward
+from .native_scan import (
+    ScanGradients,
+    ScanMode,
+    checkpoint_shape,
+    selective_scan_backward,
+    selective_scan_forward,
+)
 from .native_state_update import selective_state_update
 
 __all__ = [
     "AVAILABLE",
     "IMPORT_ERROR",
+    "ScanGradients",
+    "ScanMode",
     "available_isas",
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
     "causal_conv1d_update",
+    "checkpoint_shape",
     "isa",
     "selective_scan_backward",
     "selective_scan_forward",

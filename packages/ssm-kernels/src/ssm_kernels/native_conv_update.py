@@ -35,10 +35,16 @@ def causal_conv1d_update(
     batch, channels = x.shape[0], x.shape[-1]
     steps = x.shape[1] if x.dim() == 3 else 1
     stride_b, stride_d, stride_s = conv_state.stride()
+    state = (
+        conv_state.data_ptr(),
+        stride_b,
+        stride_s,
+        stride_d,
+        DTYPE_CODES[conv_state.dtype],
+    )
     extension._native.causal_conv1d_update(
         (batch, steps, channels, weight.shape[1], conv_state.shape[2]),
-        (DTYPE_CODES[x.dtype], DTYPE_CODES[conv_state.dtype]),
-        (_steps(x), _steps(y), (conv_state.data_ptr(), stride_b, stride_s, stride_d)),
+        (_steps(x), _steps(y), state),
         (weight.data_ptr(), address(bias), address(counts)),
         counts is not None and counts.dtype is torch.int64,
         silu,
@@ -47,12 +53,12 @@ def causal_conv1d_update(
     return y
 
 
-def _steps(t: Tensor) -> tuple[int, int, int, int]:
-    """Address and strides of (b, l, d), or of (b, d) as one step."""
+def _steps(t: Tensor) -> tuple[int, int, int, int, int]:
+    """Address, strides and dtype code of (b, l, d), or of (b, d) as one step."""
     if t.dim() == 3:
         return view(t)
     stride_b, stride_d = t.stride()
-    return (t.data_ptr(), stride_b, 0, stride_d)
+    return (t.data_ptr(), stride_b, 0, stride_d, DTYPE_CODES[t.dtype])
 
 
 def _converted(

@@ -45,12 +45,12 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def view(tensor: Tensor | None) -> tuple[int, int, int, int]:
-    """Address and strides of a (b, l, d) tensor."""
+def view(tensor: Tensor | None) -> tuple[int, int, int, int, int]:
+    """Address, strides and dtype code of a (b, l, d) tensor."""
     if tensor is None:
-        return (0, 0, 0, 0)
+        return (0, 0, 0, 0, 0)
     stride_b, stride_l, stride_d = tensor.stride()
-    return (tensor.data_ptr(), stride_b, stride_l, stride_d)
+    return (tensor.data_ptr(), stride_b, stride_l, stride_d, DTYPE_CODES[tensor.dtype])
 
 
 def coefficient(tensor: Tensor) -> tuple[int, int, int, int, int, int]:
