@@ -30,6 +30,8 @@ Arguments: TypeAlias = "tuple[Any, ...]"
 Results: TypeAlias = "tuple[Tensor | None, ...]"
 # Strides: the kernels take any, but a compiler must not choose worse ones than eager code has.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+_n_dispatch_modes = torch._C._len_torch_dispatch_stack
+_jit_trace = torch._C._get_tracing_state
 _PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
 
 
@@ -90,8 +92,8 @@ def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
     Left to the callers, because their answers differ: torch.compile and torch.func transforms.
     """
     return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
+        _n_dispatch_modes() > 0
+        or _jit_trace() is not None
         or not _PLAIN_TYPES.issuperset(map(type, arguments))
     )
 

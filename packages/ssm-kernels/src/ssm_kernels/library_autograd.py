@@ -21,10 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from .errors import BackendError
 from .library import Arguments, Kernel, needs_dispatcher, register
 from .library_vmap import vmap_rule
+
+_torch_func_is_active = torch._C._are_functorch_transforms_active
 
 
 class Differentiable:
@@ -56,7 +59,8 @@ class Differentiable:
         self.launch, self.launch_backward = forward.launch, backward.launch
         self.folds, self.folds_backward = forward.folds, backward.folds
         self.n_results = n_results
-        self._n_tensors = forward.schema.split("->")[0].count("Tensor")
+        arguments = forward.schema.split("->")[0]
+        self._n_tensors, self._n_arguments = arguments.count("Tensor"), arguments.count(",") + 1
         self._save, self._backward_arguments = save, backward_arguments
 
         self.op = register(forward, self._op_backward, self.setup_traced)
@@ -68,48 +72,59 @@ class Differentiable:
     def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
         """Run the operator on arguments that have been checked; return its results."""
         n = self.n_results
-        if torch.compiler.is_compiling():
+        if is_compiling():
             if forward_ad._current_level >= 0:
                 raise self.no_forward_mode()
-            return self.op(*arguments, _wants_gradient(arguments))[:n]
-        if torch._C._are_functorch_transforms_active():
+            return self.op(*arguments, self._wants_gradient(arguments))[:n]
+        if _torch_func_is_active():
             # Whether a gradient is wanted does not show on the tensors of an inner transform.
             return self._functional.apply(*arguments, torch.is_grad_enabled())[:n]
-        forward_mode = forward_ad._current_level >= 0
-        save = _wants_gradient(arguments)
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
+            raise self.no_forward_mode()
+        save = self._wants_gradient(arguments)
         if needs_dispatcher(arguments):
-            if forward_mode and any(map(_has_tangent, arguments)):
-                raise self.no_forward_mode()
             return self.op(*arguments, save)[:n]
-        if save or forward_mode:
-            return self._eager.apply(*arguments, True)
+        if save:
+            return self._eager(*arguments, True)
         return self.launch(*arguments, False)[:n]
 
     def setup(self, ctx: Any, arguments: Arguments, results: Arguments) -> None:
         """Keep in ctx what the gradient needs."""
         ctx.set_materialize_grads(False)
-        ctx.options = arguments[self._n_tensors :]
+        ctx.options = arguments[self._n_tensors : -1]
         ctx.save_for_backward(*self._save(arguments, results))
 
     def setup_traced(self, ctx: Any, inputs: Arguments, output: Arguments) -> None:
         """The same where the results for the gradient are visible outside, too."""
         ctx.mark_non_differentiable(*output[self.n_results :])
+        ctx.has_saved = inputs[-1]
         self.setup(ctx, inputs, output)
 
     def gradients(self, ctx: Any, call: Callable[..., Any], grads: Arguments) -> Arguments:
         """Run the backward kernel through `call`; return one entry per argument of `forward`."""
-        *options, has_saved = ctx.options
-        if not has_saved:
+        gradients = call(
+            *self._backward_arguments(ctx.saved_tensors, ctx.options, grads, ctx.needs_input_grad)
+        )
+        return (*gradients, *(None,) * (self._n_arguments - len(gradients)))
+
+    def gradients_traced(self, ctx: Any, call: Callable[..., Any], grads: Arguments) -> Arguments:
+        """The same where what is absent comes as a placeholder."""
+        if not ctx.has_saved:
             raise BackendError(
                 f"{self.name}: the operator ran with save_for_backward=False, expected True where "
                 f"a gradient is wanted; call ssm_kernels.{self.name}, which sets it"
             )
-        wanted = ctx.needs_input_grad
-        arguments = self._backward_arguments(
-            ctx.saved_tensors, tuple(options), grads[: self.n_results], wanted
+        gradients = self.gradients(ctx, call, grads[: self.n_results])
+        return tuple(
+            g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad, strict=True)
         )
-        gradients = [g if w else None for g, w in zip(call(*arguments), wanted, strict=False)]
-        return (*gradients, *(None,) * (len(wanted) - len(gradients)))
+
+    def _wants_gradient(self, arguments: Arguments) -> bool:
+        if torch.is_grad_enabled():
+            for x in arguments[: self._n_tensors]:
+                if x is not None and x.requires_grad:
+                    return True
+        return False
 
     def no_second_derivative(self) -> BackendError:
         return BackendError(
@@ -124,26 +139,18 @@ class Differentiable:
         )
 
     def _op_backward(self, ctx: Any, *grads: Tensor | None) -> Arguments:
-        return self.gradients(ctx, self.backward_op, grads)
+        return self.gradients_traced(ctx, self.backward_op, grads)
 
     def _backward_op_backward(self, ctx: Any, *_: Any) -> Any:
         raise self.no_second_derivative()
-
-
-def _wants_gradient(arguments: Arguments) -> bool:
-    if torch.is_grad_enabled():
-        for x in arguments:
-            if isinstance(x, Tensor) and x.requires_grad:
-                return True
-    return False
 
 
 def _has_tangent(x: object) -> bool:
     return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
 
 
-def _eager_function(operator: Differentiable) -> type[torch.autograd.Function]:
-    """Return the fast way: one Python call into autograd, results for the gradient kept inside."""
+def _eager_function(operator: Differentiable) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the fast way: one call into autograd, results for the gradient kept inside."""
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -154,16 +161,13 @@ def _eager_function(operator: Differentiable) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Arguments:
-            # With create_graph=True the gradients become part of a graph, one that raises.
-            again = torch.is_grad_enabled()
-            call = operator.functional_backward.apply if again else operator.launch_backward
-            return operator.gradients(ctx, call, grads)
+            if torch.is_grad_enabled():  # create_graph=True: in a graph, one that raises
+                ctx.has_saved = True
+                return operator.gradients_traced(ctx, operator.functional_backward.apply, grads)
+            return operator.gradients(ctx, operator.launch_backward, grads)
 
-        @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> Any:
-            raise operator.no_forward_mode()
-
-    return Eager
+    # Function.apply only adds what torch.func needs, which has a way of its own.
+    return super(torch.autograd.Function, Eager).apply  # type: ignore[misc,no-any-return]
 
 
 def _functional_function(operator: Differentiable) -> type[torch.autograd.Function]:
@@ -180,7 +184,7 @@ def _functional_function(operator: Differentiable) -> type[torch.autograd.Functi
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Arguments:
-            return operator.gradients(ctx, operator.functional_backward.apply, grads)
+            return operator.gradients_traced(ctx, operator.functional_backward.apply, grads)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:

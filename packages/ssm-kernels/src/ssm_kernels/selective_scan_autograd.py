@@ -47,7 +47,7 @@ def scan_native(
 
 
 def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
-    """Give the activations one type, parameters and states the compute type, B and C a group axis.
+    """Give the activations one type, parameters and states the compute type.
 
     With a complex A, B and C are parameters in this respect, with or without a step axis.
 
@@ -66,9 +66,7 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
         projected = shared
 
     def projection(M: Tensor) -> Tensor:
-        if M.dim() == 2:
-            return _cast(M, state)
-        return _cast(M.unsqueeze(2) if M.dim() == 3 else M, projected)
+        return _cast(M, state if M.dim() == 2 else projected)
 
     return ScanInputs(
         _cast(u, shared),
