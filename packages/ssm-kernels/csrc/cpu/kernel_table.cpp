@@ -14,6 +14,9 @@ const KernelTable kernel_table = {
     causal_conv1d_forward,
     causal_conv1d_backward,
     machine_limit_round,
+    causal_conv1d_update,
+    selective_state_update,
+    selective_state_update_complex,
 };
 
 }  // namespace ssm::SSM_ISA

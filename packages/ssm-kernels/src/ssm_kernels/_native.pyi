@@ -58,3 +58,18 @@ def causal_conv1d_backward(
     grad_x: _Ref3,
     grads: tuple[int, int, int],
 ) -> None: ...
+def causal_conv1d_update(
+    sizes: tuple[int, int, int, int, int],
+    views: tuple[_Ref3, _Ref3, _Ref3],
+    parameters: tuple[int, int, int],
+    wide_counts: bool,
+    silu: bool,
+    num_threads: int,
+) -> None: ...
+def selective_state_update(
+    sizes: tuple[int, int, int, int, int],
+    has_heads: bool,
+    tensors: list[tuple[int, ...]],
+    flags: tuple[bool, bool],
+    num_threads: int,
+) -> None: ...

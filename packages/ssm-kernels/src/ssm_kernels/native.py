@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
+from .native_conv_update import causal_conv1d_update
 from .native_scan import (
     ScanGradients,
     ScanMode,
@@ -16,6 +17,7 @@ from .native_scan import (
     selective_scan_backward,
     selective_scan_forward,
 )
+from .native_state_update import selective_state_update
 
 __all__ = [
     "AVAILABLE",
@@ -26,11 +28,13 @@ __all__ = [
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
+    "causal_conv1d_update",
     "checkpoint_shape",
     "isa",
     "machine_limits",
     "selective_scan_backward",
     "selective_scan_forward",
+    "selective_state_update",
     "set_isa",
 ]
 
