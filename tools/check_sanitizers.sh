@@ -23,14 +23,15 @@ check() {
     local name=$1 flags=$2 build=$work/$1
     shift 2
     echo "==> $name ($("$compiler" --version | head -1))"
+    # shellcheck disable=SC2086  # flags are several words
     if ! echo 'int main() { return 0; }' | "$compiler" $flags -x c++ -o "$work/probe" - 2>"$work/probe.log"; then
         echo "error: $compiler cannot link $flags; install its sanitizer libraries ($(tail -1 "$work/probe.log"))" >&2
         exit 1
     fi
-    # Fewer cases than without sanitizers; no unrolling and short debug information: both take minutes to compile.
+    # Fewer cases than without sanitizers; no unrolling and light optimisation: more takes minutes to compile.
     cmake -S packages/ssm-kernels -B "$build" "${generator[@]+"${generator[@]}"}" \
         -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE= -DSSM_KERNELS_TESTS=ON \
-        -DCMAKE_CXX_FLAGS="-O1 -g1 -fno-omit-frame-pointer -DSSM_NO_UNROLL $flags" \
+        -DCMAKE_CXX_FLAGS="-Og -g1 -fno-omit-frame-pointer -DSSM_NO_UNROLL $flags" \
         -DSSM_TESTS_SCAN_CASES=300 -DSSM_TESTS_CONV_CASES=40 -DSSM_TESTS_FLOAT_DISTANCE=40009 >"$work/cmake.log" ||
         { cat "$work/cmake.log" >&2; exit 1; }
     cmake --build "$build" --parallel "$(getconf _NPROCESSORS_ONLN)" --target "${@/#/test_}" >"$work/build.log" ||
