@@ -4,6 +4,8 @@
 
 #include <pybind11/stl.h>
 
+#include <string>
+
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -15,6 +17,8 @@ py::dict build_info() {
   py::dict info;
 #if defined(__clang__)
   info["compiler"] = "clang " __clang_version__;
+#elif defined(_MSC_VER)
+  info["compiler"] = "msvc " + std::to_string(_MSC_VER);
 #else
   info["compiler"] = "gcc " __VERSION__;
 #endif

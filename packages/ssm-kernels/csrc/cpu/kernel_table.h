@@ -23,6 +23,9 @@ struct KernelTable {
 };
 
 // Defined once per instruction set by kernel_table.cpp.
+namespace generic {  // tests: vec_generic.h on a compiler that does not need it
+extern const KernelTable kernel_table;
+}
 namespace baseline {
 extern const KernelTable kernel_table;
 }

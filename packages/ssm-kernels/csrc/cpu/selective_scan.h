@@ -138,7 +138,7 @@ template <class F>
 SSM_INLINE void read_lanes(DType dtype, const Matrix& m, F* tile, int64_t block_stride) {
   constexpr int64_t W = kWidth<F>;
   if (m.cols % W != 0)
-    __builtin_memset(tile + m.cols / W * block_stride, 0, static_cast<size_t>(m.rows * W) * sizeof(F));
+    std::memset(tile + m.cols / W * block_stride, 0, static_cast<size_t>(m.rows * W) * sizeof(F));
   read_matrix<F>(dtype, m, tile, W, block_stride);
 }
 

@@ -99,7 +99,7 @@ struct BackwardTask {
     if (params.grad_final_state != nullptr) {
       read_states(params.grad_final_state, sequence.index, carry);
     } else {
-      __builtin_memset(carry, 0, static_cast<size_t>(blocks * matrix) * sizeof(F));
+      std::memset(carry, 0, static_cast<size_t>(blocks * matrix) * sizeof(F));
     }
     for (int64_t index = Chunk::count(sequence) - 1; index >= 0; --index) run_chunk(Chunk(in, sequence, index));
     if (params.grad_initial_state != nullptr) write_states(carry, params.grad_initial_state, sequence.index);
@@ -110,11 +110,11 @@ struct BackwardTask {
     const size_t sums_bytes = static_cast<size_t>(chunk.rows * matrix) * sizeof(F);
     if constexpr (VariableB) {
       read_coefficient<F>(in, in.B, chunk, all.first, B);
-      __builtin_memset(grad_B, 0, sums_bytes);
+      std::memset(grad_B, 0, sums_bytes);
     }
     if constexpr (VariableC) {
       read_coefficient<F>(in, in.C, chunk, all.first, C);
-      __builtin_memset(grad_C, 0, sums_bytes);
+      std::memset(grad_C, 0, sums_bytes);
     }
     const Matrix checkpoint = checkpoint_matrix<F>(in, params.checkpoints, chunk, all);
     read_lanes<F>(kComputeType<F>, checkpoint, initial, matrix);
@@ -184,7 +184,7 @@ struct BackwardTask {
   }
 
   template <int Count>
-  __attribute__((noinline)) void run_pass(int64_t rows, int64_t k, int64_t n) {
+  SSM_NOINLINE void run_pass(int64_t rows, int64_t k, int64_t n) {
     const int64_t at_n = k * matrix + n * W;
     const AdjointStates<F> states = {rates + at_n,
                                      initial + at_n,

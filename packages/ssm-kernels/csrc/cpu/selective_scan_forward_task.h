@@ -130,7 +130,7 @@ struct ForwardTask {
 
   // h <- exp(delta A) h + delta u B and y <- y + C h for Count numbers of the state of block k, from n on.
   template <int Count>
-  __attribute__((noinline)) void advance(int64_t rows, int64_t k, int64_t n, int64_t tile) {
+  SSM_NOINLINE void advance(int64_t rows, int64_t k, int64_t n, int64_t tile) {
     const int64_t at_n = k * matrix + n * W;
     const auto b = Pass::template Coefficient<F, VariableB>::from(in, B, n, at_n);
     const auto c = Pass::template Coefficient<F, VariableC>::from(in, C, n, at_n);
