@@ -64,7 +64,7 @@ SSM_INLINE void store_aligned(float* to, Vec<float> v) {
   if constexpr (Streaming) return _mm512_stream_ps(to, (__m512)v);
 #elif defined(SSM_ISA_IS_avx2)
   if constexpr (Streaming) return _mm256_stream_ps(to, (__m256)v);
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && !defined(SSM_GENERIC_VECTORS)
   if constexpr (Streaming) return _mm_stream_ps(to, (__m128)v);
 #endif
   store(to, v);
@@ -74,7 +74,7 @@ template <bool Streaming>
 void triad(const LimitRound& round, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += W)
     store_aligned<Streaming>(round.a + i, load<float>(round.b + i) + 3.0f * load<float>(round.c + i));
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(SSM_GENERIC_VECTORS)
   if constexpr (Streaming) _mm_sfence();  // the stores are on their way only: wait for them
 #endif
 }
