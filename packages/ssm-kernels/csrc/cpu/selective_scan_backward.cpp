@@ -10,11 +10,18 @@ struct RealBackward {
   using Coefficient = SSM_ISA::Coefficient<F, Variable>;
 
   static constexpr int kNumbers = 1;
+  // More would not fit the registers: three per state, and the constants of exp2.
+#if defined(SSM_ISA_IS_avx512)
+  static constexpr int kMost = 4;
+#else
+  static constexpr int kMost = 2;
+#endif
 
   template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
-                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory) {
-    recompute<F, Count, Gated>(rows, tiles, states, b, c, trajectory);
+                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
+                             Prefetch& prefetch) {
+    recompute<F, Count, Gated>(rows, tiles, states, b, c, trajectory, prefetch);
     run_adjoint<F, Count>(rows, tiles, states, b, c, trajectory);
   }
 };

@@ -23,11 +23,13 @@
 #define SSM_NOINLINE __attribute__((noinline))
 #define SSM_UNLIKELY(condition) __builtin_expect(condition, false)
 #define SSM_UNREACHABLE() __builtin_unreachable()
+#define SSM_PREFETCH(address) __builtin_prefetch(address, 0, 2)  // into the second level: the first one is in use
 #else
 #define SSM_INLINE __forceinline
 #define SSM_NOINLINE __declspec(noinline)
 #define SSM_UNLIKELY(condition) (condition)
 #define SSM_UNREACHABLE() __assume(false)
+#define SSM_PREFETCH(address) (void)(address)
 #endif
 
 // SSM_NO_UNROLL: sanitizers compile unrolled loops for minutes.
