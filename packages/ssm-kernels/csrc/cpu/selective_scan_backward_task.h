@@ -2,8 +2,8 @@
 // states.  A task is one part of the batch and one slab of channels; it walks each batch index from the last chunk of
 // time to the first, recomputing the states of a chunk from its checkpoint.
 //
-// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers handled together, a power of
-// two), and run.
+// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers handled together, a power
+// of two), and run.
 #pragma once
 
 #include "cpu/prefetch.h"
@@ -159,7 +159,8 @@ struct BackwardTask {
     if (next_batch < partials.first_batch(part + 1)) {
       const Chunk next = same_chunk ? chunk : Chunk(in, before);
       const Channels panel = partition.channels(slab, begin, smaller(kPanelBlocks, blocks - begin));
-      for (const View3* view : {&in.u, &in.delta, &in.z, &params.grad_y, &params.grad_u, &params.grad_delta, &params.grad_z})
+      for (const View3* view :
+           {&in.u, &in.delta, &in.z, &params.grad_y, &params.grad_u, &params.grad_delta, &params.grad_z})
         if (view->data != nullptr) next_panel.add(in.dtype, sequence_matrix(in, *view, next_batch, next, panel));
     }
     prefetch = next_panel.over(count * ceil_div(in.states, Pass::kMost) * chunk.rows);
@@ -234,10 +235,12 @@ struct BackwardTask {
   // Sums the lanes of one chunk's dB or dC into the rows (l, n) of this slab, in order of time; the sums become 0.
   void write_rows(const Chunk& chunk, F* sums, F* rows) {
     const TimeAxis time(in, chunk);
-    const int64_t stride = time.sign * in.states, whole = in.states / W * W;
+    const int64_t stride = time.sign * in.states;
+    constexpr int64_t group = W > Pass::kMost ? W : Pass::kMost;  // whole vectors and whole passes
+    const int64_t whole = in.states / group * group;
     F* out = rows + time.first * in.states;
     for (int64_t n = 0; n < whole; n += W)
-      sum_whole_vectors<F, Pass::kMost>(chunk.rows, sums + n * kTile, stride, out + n);
+      sum_whole_vectors<F, Pass::kMost>(chunk.rows, sums, n, stride, out);
     for_passes(whole, [&](auto count, int64_t n) {
       sum_over_lanes<F, count.value>(chunk.rows, sums + n * kTile, stride, out + n);
     });
