@@ -10,7 +10,7 @@ struct RealBackward {
   using Coefficient = SSM_ISA::Coefficient<F, Variable>;
 
   static constexpr int kNumbers = 1;
-  static constexpr int kMost = 4;  // 2 are slower, and so are 1, 2 or 4 of each of several blocks
+  static constexpr int kMost = 4;  // 2 are slower; 2 or 4 of each of two blocks are no faster (AVX-512)
 
   template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
