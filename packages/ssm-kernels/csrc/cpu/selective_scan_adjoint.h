@@ -130,20 +130,21 @@ SSM_INLINE void sum_over_lanes(int64_t rows, F* sums, int64_t stride, F* out) {
   std::memset(sums, 0, static_cast<size_t>(vectors * W) * sizeof(F));
 }
 
-// The same for as many states as there are lanes, (states / Count, kTileSteps, Count, lanes): one vector of sums per step.
+// The same for the W states from n on, stored in passes of Count, (passes, kTileSteps, Count, lanes): one vector of sums
+// per step.
 template <class F, int Count>
-SSM_INLINE void sum_whole_vectors(int64_t rows, F* sums, int64_t stride, F* out) {
+SSM_INLINE void sum_whole_vectors(int64_t rows, F* sums, int64_t n, int64_t stride, F* out) {
   constexpr int W = kWidth<F>;
-  static_assert(W % Count == 0, "whole passes");
+  F* first = sums + (n / Count * kTileSteps * Count + n % Count) * W;
   for (int64_t t = 0; t < rows; ++t) {
     Vec<F> v[W];
     SSM_UNROLL
-    for (int n = 0; n < W; ++n) {
-      F* sum = sums + ((n / Count * kTileSteps + t) * Count + n % Count) * W;
-      v[n] = load<F>(sum);
+    for (int i = 0; i < W; ++i) {
+      F* sum = first + ((i / Count * kTileSteps + t) * Count + i % Count) * W;
+      v[i] = load<F>(sum);
       store(sum, Vec<F>{});
     }
-    store(out + t * stride, sum_rows<F>(v));
+    store(out + t * stride + n, sum_rows<F>(v));
   }
 }
 

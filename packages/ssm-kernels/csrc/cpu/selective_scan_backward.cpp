@@ -10,12 +10,7 @@ struct RealBackward {
   using Coefficient = SSM_ISA::Coefficient<F, Variable>;
 
   static constexpr int kNumbers = 1;
-  // More would not fit the registers: three per state, and the constants of exp2.
-#if defined(SSM_ISA_IS_avx512)
-  static constexpr int kMost = 4;
-#else
-  static constexpr int kMost = 2;
-#endif
+  static constexpr int kMost = 4;  // 2 are slower; 2 or 4 of each of two blocks are no faster (AVX-512)
 
   template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,

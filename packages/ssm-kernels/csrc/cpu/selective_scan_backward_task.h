@@ -2,8 +2,8 @@
 // states.  A task is one part of the sequences and one slab of channels; it walks each sequence from the last chunk of
 // time to the first, recomputing the states of a chunk from its checkpoint.
 //
-// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers handled together, a power of
-// two), and run.
+// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers handled together, a power
+// of two), and run.
 #pragma once
 
 #include "cpu/prefetch.h"
@@ -249,12 +249,13 @@ struct BackwardTask {
 
   // Sums the lanes of one chunk's dB or dC into the rows (l, n) of this slab, in order of time; the sums become 0.
   void write_rows(const Chunk& chunk, F* sums, F* rows) {
-    const int64_t whole = in.states / W * W;
+    constexpr int64_t group = W > Pass::kMost ? W : Pass::kMost;  // whole vectors and whole passes
+    const int64_t whole = in.states / group * group;
     for_runs(in, chunk, [&](const Run& run) {
       const int64_t stride = run.stride * in.states;
       F* out = rows + run.first * in.states;
       for (int64_t n = 0; n < whole; n += W)
-        sum_whole_vectors<F, Pass::kMost>(run.rows, sums + n * kTile + run.row * Pass::kMost * W, stride, out + n);
+        sum_whole_vectors<F, Pass::kMost>(run.rows, sums + run.row * Pass::kMost * W, n, stride, out);
       for_passes(whole, [&](auto count, int64_t n) {
         sum_over_lanes<F, count.value>(run.rows, sums + n * kTile + run.row * count.value * W, stride, out + n);
       });
