@@ -56,7 +56,7 @@ class Tensor {
   int64_t stride(int axis) const { return strides_[static_cast<size_t>(axis)]; }
   const std::vector<int64_t>& shape() const { return shape_; }
   char* data() const { return data_; }
-  View3 view() const { return present_ ? View3{data_, stride(0), stride(1), stride(2)} : View3{}; }
+  View3 view() const { return present_ ? View3{data_, stride(0), stride(1), stride(2), dtype_} : View3{}; }
 
   double at(const std::vector<int64_t>& index) const { return read(data_ + offset(index) * size_of(dtype_)); }
   template <class... Index>

@@ -120,11 +120,12 @@ ScanResults run_kernels(const Case& c, int num_threads) {
   const DType compute = compute_type(in.u.dtype());
   const int64_t batch = in.u.size(0), channels = in.u.size(2);
   const Tensor state(compute, {batch, channels, in.A.size(1), in.A.size(2)});
-  const Tensor checkpoints(compute, {batch, scan_chunks(in.u.size(1)), in.A.size(1) * in.A.size(2), channels});
   ScanResults out;
   out.y = result_like(in.u), out.final_state = result_like(state);
   ScanForward forward;
   forward.in = inputs(in, num_threads);
+  const int64_t chunks = scan_chunks(forward.in.sequences());
+  const Tensor checkpoints(compute, {chunks, in.A.size(1) * in.A.size(2), channels});
   forward.y = out.y.view(), forward.final_state = out.final_state.data(), forward.checkpoints = checkpoints.data();
   (in.complex_A ? kernels.selective_scan_complex_forward : kernels.selective_scan_forward)(forward);
 
