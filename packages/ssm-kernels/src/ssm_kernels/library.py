@@ -5,7 +5,8 @@ only operators that are registered here. A plain eager call does not pass throug
 dispatcher costs more than a short kernel takes (see `library_autograd`), so the public functions
 ask `needs_dispatcher` and otherwise launch the kernel themselves. Both ways end in `Kernel.launch`.
 
-Operators are functional: every result is a fresh tensor. A result that a call does not have is
+Operators are functional but for those that say what they write into (`Kernel.writes`): every result
+is a fresh tensor. A result that a call does not have is
 None in Python and a placeholder of size 0 in the operator, whose results cannot be optional.
 
 How to register an operator: write a `Kernel` and pass it to `register`, or two of them to
@@ -45,6 +46,7 @@ class Kernel:
         launch: runs it on CPU tensors that have been checked.
         fake: makes results of the same shapes and types from tensors without data.
         folds: for vmap, see `library_vmap`; None calls the kernel once per mapped entry.
+        writes: position of the argument it writes into, marked `(a!)` in the schema.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Kernel:
     launch: Callable[..., Results]
     fake: Callable[..., Results]
     folds: Folds | None = None
+    writes: int | None = None
 
 
 def register(
@@ -78,7 +81,8 @@ def register(
     qualified = f"{NAMESPACE}::{kernel.name}"
     operator = getattr(getattr(torch.ops, NAMESPACE), kernel.name).default
     torch.library.register_fake(qualified, fake, lib=library)
-    torch.library.register_vmap(qualified, vmap_rule(operator, kernel.folds), lib=library)
+    rule = vmap_rule(operator, kernel.folds, kernel.writes)
+    torch.library.register_vmap(qualified, rule, lib=library)
     if backward is not None:
         torch.library.register_autograd(
             qualified, backward, setup_context=setup_context, lib=library

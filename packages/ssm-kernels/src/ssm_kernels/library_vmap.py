@@ -12,17 +12,29 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .errors import ArgumentError
+
 Folds: TypeAlias = "Callable[..., tuple[bool, ...] | None]"
 """Takes the arguments of one entry and tells for each whether its first axis is the batch; None if
 the call cannot be folded. All results of a kernel with this must have the batch as first axis."""
 
 
-def vmap_rule(call: Callable[..., Any], folds: Folds | None) -> Callable[..., Any]:
-    """Return the rule for `torch.library.register_vmap` or the `vmap` of an autograd function."""
+def vmap_rule(
+    call: Callable[..., Any], folds: Folds | None, writes: int | None = None
+) -> Callable[..., Any]:
+    """Return the rule for `torch.library.register_vmap` or the `vmap` of an autograd function.
+
+    The argument at the position `writes`, if any, is written into, so every entry needs its own.
+    """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         size: int = info.batch_size
         mapped = [dim is not None for dim in in_dims]
+        if writes is not None and not mapped[writes]:
+            raise ArgumentError(
+                f"{call}: vmap does not map argument {writes}, expected it to: every entry writes "
+                "into its own; expand and clone it first"
+            )
         arguments = tuple(
             x if dim is None else x.movedim(dim, 0)
             for x, dim in zip(arguments, in_dims, strict=True)
