@@ -118,14 +118,14 @@ def _check_counts(cache_seqlens: object, x: Tensor) -> None:
         )
 
 
-def _launch(*arguments: Any) -> Tensor:
+def _launch(*arguments: Any) -> Any:
     *inputs, cache_seqlens, silu = arguments
     y = native.causal_conv1d_update(*inputs, silu=silu, cache_seqlens=cache_seqlens)
     mark_changed(inputs[1])
     return y
 
 
-def _fake(x: Tensor, *_: Any) -> Tensor:
+def _fake(x: Tensor, *_: Any) -> Any:
     return torch.empty_like(x)
 
 

@@ -1,4 +1,4 @@
-"""What the operators that write into a state of the caller share: checks and the way to a kernel."""
+"""What operators that write into a state of the caller share: checks and the way to a kernel."""
 
 from __future__ import annotations
 

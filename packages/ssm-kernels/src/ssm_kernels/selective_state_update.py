@@ -144,14 +144,14 @@ def _does_not_fit(name: str, tensor: Tensor, axes: str, sizes: tuple[int, ...]) 
     return wrong_shape(_NAME, name, tensor, f"{axes} = {tuple(sizes)} to fit the state")
 
 
-def _launch(*arguments: Any) -> Tensor:
+def _launch(*arguments: Any) -> Any:
     inputs = StateUpdateInputs(*arguments[:-1])
     y = native.selective_state_update(inputs, dt_softplus=arguments[-1])
     mark_changed(inputs.state)
     return y
 
 
-def _fake(state: Tensor, x: Tensor, *_: Any) -> Tensor:
+def _fake(state: Tensor, x: Tensor, *_: Any) -> Any:
     return torch.empty_like(x)
 
 
