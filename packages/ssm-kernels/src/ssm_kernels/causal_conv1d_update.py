@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from .causal_conv1d import MAX_WIDTH
 from .checks import check_tensors, not_a_tensor, wrong_shape
 from .errors import ArgumentError, DeviceError, DTypeError
 from .in_place import check_writable, mark_changed, refuse_gradients
+from .library import Kernel, Operator
 from .reference import causal_conv1d_update_reference
 
 _NAME = "causal_conv1d_update"
@@ -80,9 +81,7 @@ def causal_conv1d_update(
     chosen = choose_backend(_NAME, backend, x.device)
     if chosen is Backend.REFERENCE:
         return causal_conv1d_update_reference(*inputs, activation, cache_seqlens=cache_seqlens)
-    silu = activation == "silu"
-    y = native.causal_conv1d_update(*inputs, silu=silu, cache_seqlens=cache_seqlens)
-    mark_changed(conv_state)
+    y: Tensor = _update(*inputs, cache_seqlens, activation == "silu")
     return y
 
 
@@ -117,3 +116,25 @@ def _check_counts(cache_seqlens: object, x: Tensor) -> None:
         raise DeviceError(
             f"{_NAME}: cache_seqlens is on {cache_seqlens.device}, expected {x.device} like x"
         )
+
+
+def _launch(*arguments: Any) -> Any:
+    *inputs, cache_seqlens, silu = arguments
+    y = native.causal_conv1d_update(*inputs, silu=silu, cache_seqlens=cache_seqlens)
+    mark_changed(inputs[1])
+    return y
+
+
+def _fake(x: Tensor, *_: Any) -> Any:
+    return torch.empty_like(x)
+
+
+_update = Operator(
+    Kernel(
+        _NAME,
+        "(Tensor x, Tensor(a!) conv_state, Tensor weight, Tensor? bias, Tensor? cache_seqlens, "
+        "bool silu) -> Tensor",
+        _launch,
+        _fake,
+    )
+)

@@ -1,4 +1,4 @@
-"""What the operators that write into a state of the caller check and promise."""
+"""What operators that write into a state of the caller share: checks of their arguments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .errors import ArgumentError
 
@@ -13,19 +14,27 @@ _increment_version = torch.autograd.graph.increment_version
 
 
 def refuse_gradients(operator: str, arguments: Any, instead: str) -> None:
-    """Raise if a gradient of a named tuple's tensors would have to be recorded.
+    """Raise if a derivative of a named tuple's tensors would have to be recorded.
 
     Raises:
-        ArgumentError: grad mode is on and a tensor requires grad; the message says what to use
-            `instead`.
+        ArgumentError: grad mode is on and a tensor requires grad, or one carries a forward-mode
+            tangent; the message says what to use `instead`.
     """
-    if not torch.is_grad_enabled():
+    forward_mode = forward_ad._current_level >= 0
+    if not forward_mode and not torch.is_grad_enabled():
         return
     for name, tensor in zip(arguments._fields, arguments, strict=True):
-        if tensor is not None and tensor.requires_grad:
+        if tensor is None:
+            continue
+        if torch.is_grad_enabled() and tensor.requires_grad:
             raise ArgumentError(
                 f"{operator}: {name} requires grad, but a state updated in place has no gradient; "
                 f"call it under torch.no_grad(), or for training use {instead}"
+            )
+        if forward_mode and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise ArgumentError(
+                f"{operator}: {name} carries a forward-mode tangent, but a state updated in place "
+                f"has none; use {instead} with backend='reference'"
             )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from . import native
@@ -9,6 +12,7 @@ from .backends import Backend, choose_backend
 from .checks import check_tensors, must_be_real, wrong_shape
 from .errors import DTypeError, ShapeError
 from .in_place import check_writable, mark_changed, refuse_gradients
+from .library import Kernel, Operator
 from .native_state_update import StateUpdateInputs
 from .reference import selective_state_update_reference
 
@@ -77,8 +81,7 @@ def selective_state_update(
     chosen = choose_backend(_NAME, backend, x.device)
     if chosen is Backend.REFERENCE:
         return selective_state_update_reference(*inputs, dt_softplus)
-    y = native.selective_state_update(inputs, dt_softplus=bool(dt_softplus))
-    mark_changed(state)
+    y: Tensor = _update(*inputs, bool(dt_softplus))
     return y
 
 
@@ -139,3 +142,25 @@ def _tuple_of(axes: str) -> str:
 
 def _does_not_fit(name: str, tensor: Tensor, axes: str, sizes: tuple[int, ...]) -> ShapeError:
     return wrong_shape(_NAME, name, tensor, f"{axes} = {tuple(sizes)} to fit the state")
+
+
+def _launch(*arguments: Any) -> Any:
+    inputs = StateUpdateInputs(*arguments[:-1])
+    y = native.selective_state_update(inputs, dt_softplus=arguments[-1])
+    mark_changed(inputs.state)
+    return y
+
+
+def _fake(state: Tensor, x: Tensor, *_: Any) -> Any:
+    return torch.empty_like(x)
+
+
+_update = Operator(
+    Kernel(
+        _NAME,
+        "(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, "
+        "Tensor? z, Tensor? dt_bias, bool dt_softplus) -> Tensor",
+        _launch,
+        _fake,
+    )
+)
