@@ -40,7 +40,9 @@ def vmap_rule(
             x if dim is None else x.movedim(dim, 0)
             for x, dim in zip(arguments, in_dims, strict=True)
         )
-        flags = None if folds is None or written else folds(*_entry(arguments, mapped, size, 0))
+        flags = None
+        if folds is not None and size > 0 and not written:
+            flags = folds(*_entry(arguments, mapped, size, 0))
         if flags is None or any(m and not flag for m, flag in zip(mapped, flags, strict=True)):
             outputs = _loop(call, arguments, mapped, size)
             return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
@@ -79,10 +81,10 @@ def _fold(x: Tensor | None, is_mapped: bool, size: int) -> Tensor | None:
 
 def _unfold(outputs: Any, size: int) -> tuple[Any, Any]:
     if isinstance(outputs, Tensor):
-        return outputs.unflatten(0, (size, outputs.shape[0] // max(size, 1))), 0
+        return outputs.unflatten(0, (size, outputs.shape[0] // size)), 0
     absent = [x.dim() == 1 for x in outputs]  # a placeholder stays as it is
     unfolded = tuple(
-        x if skip else x.unflatten(0, (size, x.shape[0] // max(size, 1)))
+        x if skip else x.unflatten(0, (size, x.shape[0] // size))
         for x, skip in zip(outputs, absent, strict=True)
     )
     return unfolded, tuple(None if skip else 0 for skip in absent)
