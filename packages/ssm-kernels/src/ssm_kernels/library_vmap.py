@@ -16,7 +16,8 @@ from .errors import ArgumentError
 
 Folds: TypeAlias = "Callable[..., tuple[bool, ...] | None]"
 """Takes the arguments of one entry and tells for each whether its first axis is the batch; None if
-the call cannot be folded. All results of a kernel with this must have the batch as first axis."""
+the call cannot be folded. All results of a kernel with this must have the batch as first axis, or
+as the outermost part of it."""
 
 
 def vmap_rule(
@@ -82,7 +83,7 @@ def _fold(x: Tensor | None, is_mapped: bool, size: int) -> Tensor | None:
 def _unfold(outputs: Any, size: int) -> tuple[Any, Any]:
     if isinstance(outputs, Tensor):
         return outputs.unflatten(0, (size, outputs.shape[0] // size)), 0
-    absent = [x.dim() == 1 for x in outputs]  # a placeholder stays as it is
+    absent = [x.dim() == 1 and x.shape[0] == 0 for x in outputs]  # a placeholder stays as it is
     unfolded = tuple(
         x if skip else x.unflatten(0, (size, x.shape[0] // size))
         for x, skip in zip(outputs, absent, strict=True)

@@ -6,6 +6,7 @@ through PyTorch (see `library_autograd`).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -137,7 +138,8 @@ def _fake_forward(*arguments: Any) -> Results:
     numbers = 2 * n if inputs.A.is_complex() else n
     sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
     shape = native.checkpoint_shape(b, l, d, numbers, sequences)
-    return y, final_state, inputs.A.new_empty(shape, dtype=inputs.A.dtype.to_real())
+    checkpoints = inputs.A.new_empty(math.prod(shape), dtype=inputs.A.dtype.to_real())
+    return y, final_state, checkpoints
 
 
 def _fake_backward(grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any) -> Results:
