@@ -15,6 +15,8 @@ from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
 
 FLOAT_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 COMPLEX_DTYPES = frozenset({torch.complex64, torch.complex128})
+#: `dtype.to_complex()` as a table: compilers cannot trace the method.
+COMPLEX_OF = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 def compute_dtype(*activations: Tensor | None) -> torch.dtype:
@@ -60,7 +62,7 @@ def check_tensors(
 
 
 def _name(arguments: tuple[object, ...], position: int) -> str:
-    fields: tuple[str, ...] = arguments._fields  # type: ignore[attr-defined]
+    fields: tuple[str, ...] = type(arguments)._fields  # type: ignore[attr-defined]
     return fields[position]
 
 

@@ -11,7 +11,8 @@ size 0 in the operator, whose results cannot be optional.
 How to register an operator: make an `Operator` of a `Kernel`, or of two a `Differentiable` (in
 `library_autograd`), and call that from the public function. In a schema the tensors come first,
 what the kernel writes into is marked `Tensor(a!)`, and no argument has a default value (the
-dispatcher would drop it from the calls).
+dispatcher would drop it from the calls). Compilers keep graphs on disk and know them by name and
+schema: whoever changes the shapes or types of results changes one of the two.
 """
 
 from __future__ import annotations

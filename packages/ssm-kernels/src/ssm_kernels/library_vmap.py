@@ -16,7 +16,8 @@ from .errors import ArgumentError
 
 Folds: TypeAlias = "Callable[..., tuple[bool, ...] | None]"
 """Takes the arguments of one entry and tells for each whether its first axis is the batch; None if
-the call cannot be folded. All results of a kernel with this must have the batch as first axis."""
+the call cannot be folded. All results of a kernel with this must have the batch as first axis, or
+as the outermost part of it."""
 
 
 def vmap_rule(
@@ -40,7 +41,9 @@ def vmap_rule(
             x if dim is None else x.movedim(dim, 0)
             for x, dim in zip(arguments, in_dims, strict=True)
         )
-        flags = None if folds is None or written else folds(*_entry(arguments, mapped, size, 0))
+        flags = None
+        if folds is not None and size > 0 and not written:
+            flags = folds(*_entry(arguments, mapped, size, 0))
         if flags is None or any(m and not flag for m, flag in zip(mapped, flags, strict=True)):
             outputs = _loop(call, arguments, mapped, size)
             return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
@@ -79,10 +82,10 @@ def _fold(x: Tensor | None, is_mapped: bool, size: int) -> Tensor | None:
 
 def _unfold(outputs: Any, size: int) -> tuple[Any, Any]:
     if isinstance(outputs, Tensor):
-        return outputs.unflatten(0, (size, outputs.shape[0] // max(size, 1))), 0
-    absent = [x.dim() == 1 for x in outputs]  # a placeholder stays as it is
+        return outputs.unflatten(0, (size, outputs.shape[0] // size)), 0
+    absent = [x.dim() == 1 and x.shape[0] == 0 for x in outputs]  # a placeholder stays as it is
     unfolded = tuple(
-        x if skip else x.unflatten(0, (size, x.shape[0] // max(size, 1)))
+        x if skip else x.unflatten(0, (size, x.shape[0] // size))
         for x, skip in zip(outputs, absent, strict=True)
     )
     return unfolded, tuple(None if skip else 0 for skip in absent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,9 @@ def checkpoint_shape(
     b: int, l: int, d: int, numbers: int, sequences: int | None
 ) -> tuple[int, int, int, int]:
     """Shape of the states kept for the backward pass; `sequences` packed ones, or None.
+
+    The tensor has them all on one axis: on an axis of their own, a compiler would ask whether the
+    chunks are one or more, and compile lengths up to 32 separately.
 
     numbers: n, or 2 n for a complex A. Packed sequences need at most l // 32 + sequences places.
     """
@@ -107,7 +111,7 @@ class _Scan:
         shape = checkpoint_shape(self.batch, self.steps, self.channels, numbers, self.sequences)
         # Packed sequences leave places empty; what is in them must not differ from call to call.
         make = self.A.new_empty if self.sequences is None else self.A.new_zeros
-        return make(shape, dtype=self.A.dtype.to_real())
+        return make((math.prod(shape),), dtype=self.A.dtype.to_real())
 
 
 def selective_scan_forward(

@@ -149,9 +149,11 @@ def _scan_reference(
     inputs: ScanInputs, cu_seqlens: Tensor | None, options: ScanOptions
 ) -> tuple[Tensor, Tensor]:
     def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
+        u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
         result = selective_scan_reference(
-            **ScanInputs(*tensors)._asdict(),
-            delta_softplus=options.delta_softplus,
+            *(u, delta, A, B, C, D, z, delta_bias),
+            options.delta_softplus,
+            initial_state=initial_state,
             return_final_state=True,
             reverse=options.reverse,
         )

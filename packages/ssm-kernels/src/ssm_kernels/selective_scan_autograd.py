@@ -6,13 +6,14 @@ through PyTorch (see `library_autograd`).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import native
-from .checks import checked_offsets, kernel_offsets
+from .checks import COMPLEX_OF, checked_offsets, compute_dtype, kernel_offsets
 from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
 
@@ -55,15 +56,12 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     shape of each argument.
     """
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    shared = _promoted(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None)
+    per_step = [M for M in (B, C) if M.dim() > 2]
+    real = state = compute_dtype(u, delta, z, *per_step)
+    shared = projected = _promoted(real, u, delta, z, *per_step)
     if A.is_complex():
-        double = shared in (torch.float64, torch.complex128)
-        real = torch.float64 if double else torch.float32
-        state = projected = real.to_complex()
-        shared = real if double else _promoted(u, delta, z)
-    else:
-        state = real = torch.float64 if shared is torch.float64 else torch.float32
-        projected = shared
+        state = projected = COMPLEX_OF[real]
+        shared = real if real is torch.float64 else _promoted(real, u, delta, z)
 
     def projection(M: Tensor) -> Tensor:
         return _cast(M, state if M.dim() == 2 else projected)
@@ -81,11 +79,12 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     )
 
 
-def _promoted(first: Tensor, *others: Tensor | None) -> torch.dtype:
+def _promoted(real: torch.dtype, first: Tensor, *others: Tensor | None) -> torch.dtype:
+    """Return the type that all share, else `real`: that of different floating-point types."""
     dtype = first.dtype
     for x in others:
         if x is not None and x.dtype is not dtype:
-            dtype = torch.promote_types(dtype, x.dtype)
+            return real
     return dtype
 
 
@@ -139,7 +138,8 @@ def _fake_forward(*arguments: Any) -> Results:
     numbers = 2 * n if inputs.A.is_complex() else n
     sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
     shape = native.checkpoint_shape(b, l, d, numbers, sequences)
-    return y, final_state, inputs.A.new_empty(shape, dtype=inputs.A.dtype.to_real())
+    checkpoints = inputs.A.new_empty(math.prod(shape), dtype=inputs.A.dtype.to_real())
+    return y, final_state, checkpoints
 
 
 def _fake_backward(grad_y: Tensor, grad_final_state: Tensor | None, *arguments: Any) -> Results:
