@@ -56,22 +56,21 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     shape of each argument.
     """
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    per_step = [M for M in (B, C) if M.dim() > 2]
-    real = state = compute_dtype(u, delta, z, *per_step)
-    shared = projected = _promoted(real, u, delta, z, *per_step)
+    B_varies, C_varies = B.dim() > 2, C.dim() > 2
+    activations = (u, delta, z, B if B_varies else None, C if C_varies else None)
     if A.is_complex():
+        real = compute_dtype(*activations)
         state = projected = COMPLEX_OF[real]
-        shared = real if real is torch.float64 else _promoted(real, u, delta, z)
-
-    def projection(M: Tensor) -> Tensor:
-        return _cast(M, state if M.dim() == 2 else projected)
-
+        shared = real if real is torch.float64 else _promoted(u, delta, z)
+    else:
+        shared = projected = _promoted(*activations)
+        state = real = torch.float64 if shared is torch.float64 else torch.float32
     return ScanInputs(
         _cast(u, shared),
         _cast(delta, shared),
         _cast(A, state),
-        projection(B),
-        projection(C),
+        _cast(B, projected if B_varies else state),
+        _cast(C, projected if C_varies else state),
         None if D is None else _cast(D, real),
         None if z is None else _cast(z, shared),
         None if delta_bias is None else _cast(delta_bias, real),
@@ -79,12 +78,15 @@ def to_kernel_types(inputs: ScanInputs) -> ScanInputs:
     )
 
 
-def _promoted(real: torch.dtype, first: Tensor, *others: Tensor | None) -> torch.dtype:
-    """Return the type that all share, else `real`: that of different floating-point types."""
+def _promoted(first: Tensor, *others: Tensor | None) -> torch.dtype:
+    """Return the type that all share; different ones meet in float32, or float64 if any is.
+
+    As `torch.promote_types`, but that cannot be exported.
+    """
     dtype = first.dtype
     for x in others:
         if x is not None and x.dtype is not dtype:
-            return real
+            return compute_dtype(first, *others)
     return dtype
 
 
