@@ -22,8 +22,8 @@ test: setup ## run the tests with coverage; PACKAGE=ssm-core runs those of one p
 lint: setup ## ruff, mypy, the direction of imports, tests without an assertion
 	@tools/lint.sh
 
-bench: setup ## time the operators on this machine
-	@$(VENV)/bin/python tools/bench/operators.py $(ARGS)
+bench: setup ## time operators and models beside their peers; ARGS="--parts scan --shapes B"
+	@PYTHONPATH=tools $(VENV)/bin/python -m bench $(ARGS)
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	@tools/clean.sh

@@ -4,6 +4,8 @@
 
 #include <pybind11/stl.h>
 
+#include <string>
+
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -15,6 +17,8 @@ py::dict build_info() {
   py::dict info;
 #if defined(__clang__)
   info["compiler"] = "clang " __clang_version__;
+#elif defined(_MSC_VER)
+  info["compiler"] = "msvc " + std::to_string(_MSC_VER);
 #else
   info["compiler"] = "gcc " __VERSION__;
 #endif
@@ -37,4 +41,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("force_own_pool", &ssm::force_own_pool, py::arg("forced"));
   ssm::bind_selective_scan(module);
   ssm::bind_causal_conv1d(module);
+  ssm::bind_machine_limits(module);
+  ssm::bind_causal_conv1d_update(module);
+  ssm::bind_selective_state_update(module);
 }

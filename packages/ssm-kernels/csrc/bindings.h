@@ -31,5 +31,8 @@ inline View3 view(const Ref3& ref) {
 
 void bind_selective_scan(pybind11::module_& module);
 void bind_causal_conv1d(pybind11::module_& module);
+void bind_machine_limits(pybind11::module_& module);
+void bind_causal_conv1d_update(pybind11::module_& module);
+void bind_selective_state_update(pybind11::module_& module);
 
 }  // namespace ssm

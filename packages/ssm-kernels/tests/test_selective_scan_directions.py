@@ -225,3 +225,37 @@ def test_wrong_arguments_are_named(change: dict, error: type[Exception], message
     with pytest.raises(error, match=message) as caught:
         selective_scan_directions(**{**arguments(2), **change})
     assert "\n" not in str(caught.value)
+
+
+# opcheck looks at .grad of tensors that are no leaves
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_registered_operator_passes_the_checks_of_torch(dtype: torch.dtype) -> None:
+    x = {name: t for name, t in arguments(4).items()}
+    tensors = [
+        x["u"].to(dtype), x["delta"].to(dtype), x["A"], x["B"].unsqueeze(3).to(dtype),
+        x["C"].unsqueeze(3).to(dtype), x["D"], x["z"].to(dtype), None,
+    ]  # fmt: skip
+    tensors = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    operator = torch.ops.ssm_kernels.selective_scan_directions_forward.default
+    torch.library.opcheck(operator, (*tensors, True, ",".join(NAMES), 8, True))
+
+
+def test_compiled_calls_give_the_same_bits() -> None:
+    def call(x: dict[str, Tensor]) -> Tensor:
+        return selective_scan_directions(**x, directions=NAMES, columns=8)
+
+    x = {name: t.requires_grad_() for name, t in arguments(4).items()}
+    y, compiled = call(x), torch.compile(call, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(y, compiled)
+    expected = torch.autograd.grad(y.sum(), list(x.values()))
+    got = torch.autograd.grad(compiled.sum(), list(x.values()))
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_vmap_is_a_loop() -> None:
+    x = arguments(2)
+    u = torch.randn(3, *x["u"].shape)
+    del x["u"]
+    mapped = torch.vmap(lambda one: selective_scan_directions(one, **x))(u)
+    assert torch.equal(mapped, torch.stack([selective_scan_directions(one, **x) for one in u]))

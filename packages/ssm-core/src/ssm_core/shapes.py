@@ -25,6 +25,8 @@ OneStep: TypeAlias = Annotated[Tensor, "b d"]
 """One step of `Activations`."""
 Inner: TypeAlias = Annotated[Tensor, "b l E"]
 """Activations inside a Mamba mixer."""
+InnerStep: TypeAlias = Annotated[Tensor, "b E"]
+"""One step of `Inner`."""
 StepSizes: TypeAlias = Annotated[Tensor, "b l E"]
 """Step sizes Delta > 0, unit: steps."""
 

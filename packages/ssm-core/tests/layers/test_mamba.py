@@ -81,6 +81,71 @@ def test_equals_the_equations(bias: bool, d_state: int, d_conv: int, dt_rank: in
         torch.testing.assert_close(delta, expected_delta, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(("d_state", "d_conv"), [(3, 4), (1, 1), (16, 8)])
+@pytest.mark.parametrize(
+    ("dtype", "state_dtype", "tol"),
+    [
+        (torch.float64, torch.float64, 1e-12),
+        (torch.float64, torch.float32, 1e-12),
+        (torch.float32, torch.float32, 1e-5),
+        (torch.float32, torch.float64, 1e-5),
+        (torch.bfloat16, torch.float32, 2e-2),
+    ],
+)
+def test_single_steps_with_and_without_a_gradient_agree(
+    d_state: int, d_conv: int, dtype: torch.dtype, state_dtype: torch.dtype, tol: float
+) -> None:
+    """Without a gradient other operators run, which write in place: into a copy of the state."""
+    layer = strong(6, MambaConfig(d_state, d_conv)).to(dtype)
+    x = torch.randn(2, 6, dtype=dtype)
+    start = layer.initial_state(2)
+    state = MambaState(*(torch.randn_like(part, dtype=state_dtype) for part in start))
+    before = [part.clone() for part in state]
+
+    y, following = layer.step(x, state)
+    assert y.requires_grad
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            other_y, other = layer.step(x, state)
+        assert not other_y.requires_grad
+        assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
+        torch.testing.assert_close(other_y, y, rtol=tol, atol=tol)
+        torch.testing.assert_close(other, following, rtol=tol, atol=tol)
+        assert isinstance(other, MambaState)
+
+
+def test_single_step_without_a_gradient_runs_the_step_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the operator for whole sequences was called")
+
+    layer = strong(6, MambaConfig())
+    state = layer.initial_state(2)
+    monkeypatch.setattr("ssm_core.layers.selective.selective_scan", refuse)
+    monkeypatch.setattr("ssm_core.layers.selective.causal_conv1d", refuse)
+    with torch.no_grad():
+        layer.step(torch.randn(2, 6), state)
+        layer(torch.randn(2, 1, 6), state=state)
+        with pytest.raises(AssertionError, match="whole sequences"):
+            layer(torch.randn(2, 2, 6), state=state)
+    with pytest.raises(AssertionError, match="whole sequences"):
+        layer.step(torch.randn(2, 6), state)
+
+
+@torch.no_grad()
+def test_single_steps_under_autocast_are_close_to_float32() -> None:
+    layer = strong(16, MambaConfig())
+    state = layer(torch.randn(2, 5, 16), return_state=True)[1]
+    x = torch.randn(2, 16)
+    y, _ = layer.step(x, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, low_state = layer.step(x, state)
+    assert low.dtype == torch.bfloat16
+    assert low_state.ssm.dtype == low_state.conv.dtype == torch.float32
+    assert (low.float() - y).norm() < 0.05 * y.norm()
+
+
 def test_step_sizes_are_positive_and_carry_gradients() -> None:
     layer = strong(6, MambaConfig())
     x = torch.randn(2, 7, 6, requires_grad=True)

@@ -80,7 +80,7 @@ SSM_INLINE Matrix conv_state(const ConvInputs& in, const void* state, const Sequ
 template <class F>
 SSM_INLINE void conv_read(DType dtype, const Matrix& m, F* tile) {
   if (m.rows <= 0) return;
-  if (m.cols < kWidth<F>) __builtin_memset(tile, 0, static_cast<size_t>(m.rows * kWidth<F>) * sizeof(F));
+  if (m.cols < kWidth<F>) std::memset(tile, 0, static_cast<size_t>(m.rows * kWidth<F>) * sizeof(F));
   read_matrix<F>(dtype, m, tile, kWidth<F>);
 }
 
@@ -90,7 +90,7 @@ SSM_INLINE void conv_read_padded(const ConvInputs& in, const Sequence& sequence,
                                  int64_t end, F* tile) {
   const int64_t steps = sequence.steps, outside = begin < 0 ? -begin : 0, inside = (end < steps ? end : steps) - begin;
   if (in.initial_state == nullptr) {
-    __builtin_memset(tile, 0, static_cast<size_t>(outside * kWidth<F>) * sizeof(F));
+    std::memset(tile, 0, static_cast<size_t>(outside * kWidth<F>) * sizeof(F));
   } else {
     const int64_t first = begin + in.width - 1;
     conv_read<F>(kComputeType<F>, conv_state<F>(in, in.initial_state, sequence, block, first, outside), tile);
@@ -115,7 +115,7 @@ template <class F>
 SSM_INLINE Vec<F> conv_read_bias(const ConvInputs& in, ConvBlock block) {
   alignas(64) F packed[kWidth<F>] = {};
   if (in.bias != nullptr)
-    __builtin_memcpy(packed, static_cast<const F*>(in.bias) + block.channel,
+    std::memcpy(packed, static_cast<const F*>(in.bias) + block.channel,
                      static_cast<size_t>(block.lanes) * sizeof(F));
   return load<F>(packed);
 }
@@ -140,7 +140,7 @@ SSM_INLINE void with_width(int64_t width, Body body) {
     case 6: return body(std::integral_constant<int, 6>{});
     case 7: return body(std::integral_constant<int, 7>{});
     case 8: return body(std::integral_constant<int, 8>{});
-    default: __builtin_unreachable();  // refused by the bindings
+    default: SSM_UNREACHABLE();  // refused by the bindings
   }
 }
 

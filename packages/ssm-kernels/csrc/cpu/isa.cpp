@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#if defined(__x86_64__)
+#if defined(SSM_HAS_avx2)
 #include <cpuid.h>
 #endif
 
@@ -38,6 +38,9 @@ bool has_avx512() {
 #endif
 
 const Isa kIsas[] = {
+#if defined(SSM_HAS_generic)
+    {"generic", &generic::kernel_table, always},
+#endif
     {"baseline", &baseline::kernel_table, always},
 #if defined(SSM_HAS_avx2)
     {"avx2", &avx2::kernel_table, has_avx2},

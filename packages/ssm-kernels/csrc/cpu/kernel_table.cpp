@@ -13,6 +13,10 @@ const KernelTable kernel_table = {
     selective_scan_complex_backward,
     causal_conv1d_forward,
     causal_conv1d_backward,
+    machine_limit_round,
+    causal_conv1d_update,
+    selective_state_update,
+    selective_state_update_complex,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -6,7 +6,10 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "causal_conv1d_update_params.h"
+#include "cpu/machine_limits.h"
 #include "params.h"
+#include "selective_state_update_params.h"
 
 namespace ssm::SSM_ISA {
 
@@ -16,5 +19,9 @@ void selective_scan_complex_forward(const ScanForward& params);
 void selective_scan_complex_backward(const ScanBackward& params);
 void causal_conv1d_forward(const ConvForward& params);
 void causal_conv1d_backward(const ConvBackward& params);
+int64_t machine_limit_round(const LimitRound& round);  // returns the number of operations done
+void causal_conv1d_update(const ConvUpdate& params);
+void selective_state_update(const StateUpdate& params);
+void selective_state_update_complex(const StateUpdate& params);
 
 }  // namespace ssm::SSM_ISA

@@ -1,8 +1,5 @@
 #include "cpu/parallel.h"
 
-#include <dlfcn.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -10,8 +7,31 @@
 #include <thread>
 #include <vector>
 
+#if !defined(_WIN32)
+#include <dlfcn.h>
+#include <pthread.h>
+#include <unistd.h>
+#endif
+
 namespace ssm {
 namespace {
+
+// void GOMP_parallel(void (*fn)(void*), void* data, unsigned num_threads, unsigned flags): the entry point that GCC
+// compiles `#pragma omp parallel` to.  LLVM's and Intel's runtimes offer it too.
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+#if defined(_WIN32)
+// Processes do not fork, and the OpenMP runtimes found there lack that entry point.  Never run so far.
+using ProcessId = int;
+ProcessId this_process() { return 1; }
+int hold_during_fork(void (*)(), void (*)()) { return 0; }
+GompParallel find_gomp_parallel() { return nullptr; }
+#else
+using ProcessId = pid_t;
+ProcessId this_process() { return getpid(); }
+int hold_during_fork(void (*lock)(), void (*unlock)()) { return pthread_atfork(lock, unlock, unlock); }
+GompParallel find_gomp_parallel() { return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel")); }
+#endif
 
 // One call of run_tasks, shared by the threads that work on it.
 struct Job {
@@ -94,32 +114,28 @@ class Pool {
 Pool& own_pool() {
   static std::mutex mutex;
   static Pool* pool = nullptr;
-  static pid_t owner = 0;
-  static const int at_fork = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+  static ProcessId owner = 0;
+  static const int at_fork = hold_during_fork([] { mutex.lock(); }, [] { mutex.unlock(); });
   (void)at_fork;
   std::lock_guard<std::mutex> lock(mutex);
-  if (pool == nullptr || owner != getpid()) {
+  if (pool == nullptr || owner != this_process()) {
     pool = new Pool;
-    owner = getpid();
+    owner = this_process();
   }
   return *pool;
 }
 
-// void GOMP_parallel(void (*fn)(void*), void* data, unsigned num_threads, unsigned flags): the entry point that GCC
-// compiles `#pragma omp parallel` to.  LLVM's and Intel's runtimes offer it too.
-using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-
 std::atomic<bool> own_pool_forced{false};
-std::atomic<pid_t> gomp_owner{0};  // the process whose OpenMP threads we have used
+std::atomic<ProcessId> gomp_owner{0};  // the process whose OpenMP threads we have used
 
 GompParallel gomp_parallel() {
   static std::atomic<GompParallel> found{nullptr};
   if (own_pool_forced.load(std::memory_order_relaxed)) return nullptr;
-  const pid_t owner = gomp_owner.load(std::memory_order_relaxed);
-  if (owner != 0 && owner != getpid()) return nullptr;  // forked: entering the runtime would wait for lost threads
+  const ProcessId owner = gomp_owner.load(std::memory_order_relaxed);
+  if (owner != 0 && owner != this_process()) return nullptr;  // forked: entering the runtime would wait for lost threads
   GompParallel entry = found.load(std::memory_order_relaxed);
   if (entry == nullptr) {  // asked again until found: torch may be imported later
-    entry = reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    entry = find_gomp_parallel();
     found.store(entry, std::memory_order_relaxed);
   }
   return entry;
@@ -133,7 +149,7 @@ void run_tasks(int64_t tasks, int num_threads, TaskFunction function, void* cont
     job.work();
   } else if (GompParallel entry = gomp_parallel()) {
     // Always the full team, even for fewer tasks: the runtime ends and restarts threads when the size changes.
-    gomp_owner.store(getpid(), std::memory_order_relaxed);
+    gomp_owner.store(this_process(), std::memory_order_relaxed);
     entry(work_on_job, &job, static_cast<unsigned>(num_threads), 0);
   } else {
     own_pool().run(job, num_threads);

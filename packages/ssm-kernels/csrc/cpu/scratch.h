@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace ssm {
 
@@ -38,7 +39,7 @@ class Scratch {
   template <class F>
   F* take_zeroed(int64_t count) {
     F* piece = take<F>(count);
-    __builtin_memset(piece, 0, static_cast<size_t>(count) * sizeof(F));
+    std::memset(piece, 0, static_cast<size_t>(count) * sizeof(F));
     return piece;
   }
 

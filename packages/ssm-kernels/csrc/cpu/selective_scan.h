@@ -7,6 +7,7 @@
 // blocks at a time ("panels"): single vectors out of every row of a (b, l, d) tensor would use one cache line per page.
 #pragma once
 
+#include "cpu/prefetch.h"
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
 #include "cpu/vec_math.h"
@@ -138,7 +139,7 @@ template <class F>
 SSM_INLINE void read_lanes(DType dtype, const Matrix& m, F* tile, int64_t block_stride) {
   constexpr int64_t W = kWidth<F>;
   if (m.cols % W != 0)
-    __builtin_memset(tile + m.cols / W * block_stride, 0, static_cast<size_t>(m.rows * W) * sizeof(F));
+    std::memset(tile + m.cols / W * block_stride, 0, static_cast<size_t>(m.rows * W) * sizeof(F));
   read_matrix<F>(dtype, m, tile, W, block_stride);
 }
 
@@ -161,6 +162,13 @@ SSM_INLINE void write_chunk(const ScanInputs& in, const View3& view, const Chunk
     write_matrix<F>(view.dtype, run_matrix(view, chunk.sequence.batch, run, channels), tiles + run.row * W, W,
                     kTileSteps * W);
   });
+}
+
+SSM_INLINE void prefetch_chunk(const ScanInputs& in, const View3& view, const Chunk& chunk, const Channels& channels,
+                               PrefetchList& list) {
+  if (view.data == nullptr) return;
+  for_runs(in, chunk,
+           [&](const Run& run) { list.add(view.dtype, run_matrix(view, chunk.sequence.batch, run, channels)); });
 }
 
 // One vector of per-channel values, contiguous in memory; zeros without a channel or without data.

@@ -7,16 +7,10 @@
 //   dA = sum_t a_t G_t h_{t-1} delta_t,  dB_t = sum over channels of G_t delta_t u_t,  dC_t = sum of dy_t h_t
 #pragma once
 
+#include "cpu/prefetch.h"
 #include "cpu/selective_scan.h"
 
 namespace ssm::SSM_ISA {
-
-// States handled together.  More would not fit the registers: three per state, and the constants of exp2.
-#if defined(SSM_ISA_IS_avx512)
-constexpr int kAdjointStates = 4;
-#else
-constexpr int kAdjointStates = 2;
-#endif
 
 // (steps, lanes) each.
 template <class F>
@@ -44,7 +38,8 @@ struct Trajectory {
 
 template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
 SSM_INLINE void recompute(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
-                          const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory) {
+                          const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
+                          Prefetch& prefetch) {
   constexpr int64_t W = kWidth<F>;
   Vec<F> h[Count], rate[Count];
   SSM_UNROLL
@@ -53,7 +48,9 @@ SSM_INLINE void recompute(int64_t rows, const AdjointTiles<F>& tiles, const Adjo
     h[n] = load<F>(states.initial + n * W);
     store(trajectory.state + n * W, h[n]);
   }
+  Prefetch ahead = prefetch;
   for (int64_t t = 0; t < rows; ++t) {
+    ahead.step();
     const Vec<F> delta = load<F>(tiles.delta + t * W), delta_u = load<F>(tiles.delta_u + t * W);
     Vec<F> y = {};
     SSM_UNROLL
@@ -66,6 +63,7 @@ SSM_INLINE void recompute(int64_t rows, const AdjointTiles<F>& tiles, const Adjo
     }
     if constexpr (Gated) store(tiles.y + t * W, load<F>(tiles.y + t * W) + y);
   }
+  prefetch = ahead;
 }
 
 template <class V>
@@ -117,9 +115,9 @@ SSM_INLINE void run_adjoint(int64_t rows, const AdjointTiles<F>& tiles, const Ad
   }
 }
 
-// Sums (steps, Count, lanes) over the lanes into out[step * stride + n].
+// Sums (steps, Count, lanes) over the lanes into out[step * stride + n] and sets them to 0.
 template <class F, int Count>
-SSM_INLINE void sum_over_lanes(int64_t rows, const F* sums, int64_t stride, F* out) {
+SSM_INLINE void sum_over_lanes(int64_t rows, F* sums, int64_t stride, F* out) {
   constexpr int W = kWidth<F>;
   const int64_t vectors = rows * Count;
   for (int64_t i = 0; i < vectors; i += W) {
@@ -128,6 +126,25 @@ SSM_INLINE void sum_over_lanes(int64_t rows, const F* sums, int64_t stride, F* o
     F lanes[W];
     store(lanes, sum_rows<F>(v));
     for (int j = 0; j < W && i + j < vectors; ++j) out[(i + j) / Count * stride + (i + j) % Count] = lanes[j];
+  }
+  std::memset(sums, 0, static_cast<size_t>(vectors * W) * sizeof(F));
+}
+
+// The same for the W states from n on, stored in passes of Count, (passes, kTileSteps, Count, lanes): one vector of sums
+// per step.
+template <class F, int Count>
+SSM_INLINE void sum_whole_vectors(int64_t rows, F* sums, int64_t n, int64_t stride, F* out) {
+  constexpr int W = kWidth<F>;
+  F* first = sums + (n / Count * kTileSteps * Count + n % Count) * W;
+  for (int64_t t = 0; t < rows; ++t) {
+    Vec<F> v[W];
+    SSM_UNROLL
+    for (int i = 0; i < W; ++i) {
+      F* sum = first + ((i / Count * kTileSteps + t) * Count + i % Count) * W;
+      v[i] = load<F>(sum);
+      store(sum, Vec<F>{});
+    }
+    store(out + t * stride + n, sum_rows<F>(v));
   }
 }
 

@@ -10,11 +10,13 @@ struct RealBackward {
   using Coefficient = SSM_ISA::Coefficient<F, Variable>;
 
   static constexpr int kNumbers = 1;
+  static constexpr int kMost = 4;  // 2 are slower; 2 or 4 of each of two blocks are no faster (AVX-512)
 
   template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
-                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory) {
-    recompute<F, Count, Gated>(rows, tiles, states, b, c, trajectory);
+                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
+                             Prefetch& prefetch) {
+    recompute<F, Count, Gated>(rows, tiles, states, b, c, trajectory, prefetch);
     run_adjoint<F, Count>(rows, tiles, states, b, c, trajectory);
   }
 };

@@ -2,9 +2,11 @@
 // states.  A task is one part of the sequences and one slab of channels; it walks each sequence from the last chunk of
 // time to the first, recomputing the states of a chunk from its checkpoint.
 //
-// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), and run.
+// Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers handled together, a power
+// of two), and run.
 #pragma once
 
+#include "cpu/prefetch.h"
 #include "cpu/selective_scan_adjoint.h"
 #include "cpu/selective_scan_partials.h"
 
@@ -22,6 +24,8 @@ struct BackwardTask {
   const int64_t part, slab, blocks;
   const int64_t matrix;  // elements of a block's (n, lanes) matrix
 
+  PrefetchList next_panel;
+  Prefetch prefetch;  // in next_panel
   Scratch scratch;
   F *rates, *carry, *initial, *grad_A;  // (blocks, n, lanes); initial: the states before the chunk
   F *grad_D, *grad_bias;                // (blocks, lanes)
@@ -40,7 +44,7 @@ struct BackwardTask {
   }
 
   static int64_t scratch_bytes(const ScanInputs& in, int64_t blocks) {
-    const int64_t trajectory_row = kAdjointStates * W;
+    const int64_t trajectory_row = Pass::kMost * W;
     int64_t bytes = 4 * Scratch::size<F>(blocks * in.states * W) + 2 * Scratch::size<F>(blocks * W) +
                     4 * Scratch::size<F>(kPanelBlocks * kTile) + 5 * Scratch::size<F>(kTile) +
                     Scratch::size<F>(kTileSteps * trajectory_row) +
@@ -62,8 +66,8 @@ struct BackwardTask {
     for (F** panel : {&panel_u, &panel_delta, &panel_dy, &panel_gate})
       *panel = scratch.take<F>(kPanelBlocks * kTile);
     for (F** tile : {&tile_slope, &tiles.delta_u, &tiles.y, &tiles.q1, &tiles.q2}) *tile = scratch.take<F>(kTile);
-    trajectory.decay = scratch.take<F>(kTileSteps * kAdjointStates * W);
-    trajectory.state = scratch.take<F>((kTileSteps + 1) * kAdjointStates * W);
+    trajectory.decay = scratch.take<F>(kTileSteps * Pass::kMost * W);
+    trajectory.state = scratch.take<F>((kTileSteps + 1) * Pass::kMost * W);
     B = scratch.take<F>(coefficient_size(in, blocks, VariableB));
     C = scratch.take<F>(coefficient_size(in, blocks, VariableC));
     grad_B = scratch.take_zeroed<F>(coefficient_grad_size(in, blocks, VariableB));
@@ -99,7 +103,7 @@ struct BackwardTask {
     if (params.grad_final_state != nullptr) {
       read_states(params.grad_final_state, sequence.index, carry);
     } else {
-      __builtin_memset(carry, 0, static_cast<size_t>(blocks * matrix) * sizeof(F));
+      std::memset(carry, 0, static_cast<size_t>(blocks * matrix) * sizeof(F));
     }
     for (int64_t index = Chunk::count(sequence) - 1; index >= 0; --index) run_chunk(Chunk(in, sequence, index));
     if (params.grad_initial_state != nullptr) write_states(carry, params.grad_initial_state, sequence.index);
@@ -107,15 +111,8 @@ struct BackwardTask {
 
   void run_chunk(const Chunk& chunk) {
     const Channels all = partition.channels(slab, 0, blocks);
-    const size_t sums_bytes = static_cast<size_t>(chunk.rows * matrix) * sizeof(F);
-    if constexpr (VariableB) {
-      read_coefficient<F>(in, in.B, chunk, all.first, B);
-      __builtin_memset(grad_B, 0, sums_bytes);
-    }
-    if constexpr (VariableC) {
-      read_coefficient<F>(in, in.C, chunk, all.first, C);
-      __builtin_memset(grad_C, 0, sums_bytes);
-    }
+    if constexpr (VariableB) read_coefficient<F>(in, in.B, chunk, all.first, B);
+    if constexpr (VariableC) read_coefficient<F>(in, in.C, chunk, all.first, C);
     const Matrix checkpoint = checkpoint_matrix<F>(in, params.checkpoints, chunk, all);
     read_lanes<F>(kComputeType<F>, checkpoint, initial, matrix);
     for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(chunk, first);
@@ -138,17 +135,50 @@ struct BackwardTask {
     read(in.delta, panel_delta);
     read(params.grad_y, panel_dy);
     if constexpr (Gated) read(in.z, panel_gate);
+    prefetch_after(chunk, first, count);
     for (int64_t k = 0; k < count; ++k) {
       const Channels block = partition.channels(slab, first + k, 1);
       tiles.delta = panel_delta + k * kTile;
       tiles.dy = panel_dy + k * kTile;
       prepare(chunk.rows, block, panel_u + k * kTile, panel_gate + k * kTile);
-      for_passes([&](auto states, int64_t n) { run_pass<states.value>(chunk.rows, first + k, n); });
+      for_passes(0, [&](auto states, int64_t n) { run_pass<states.value>(chunk.rows, first + k, n); });
       finish(chunk.rows, block, first + k, panel_u + k * kTile, panel_gate + k * kTile);
     }
     write(panel_u, params.grad_u, params.add_to_grad_u);  // by now the gradients are where the inputs were
     write(panel_delta, params.grad_delta, false);
     if constexpr (Gated) write(panel_gate, params.grad_z, params.add_to_grad_z);
+  }
+
+  // Has the passes of this panel ask for what the next one reads and writes, and for a share of the next checkpoint.
+  void prefetch_after(const Chunk& chunk, int64_t first, int64_t count) {
+    const int64_t begin = first + count < blocks ? first + count : 0;
+    next_panel.clear();
+    if (chunk.begin > 0) {
+      const Chunk before(in, chunk.sequence, chunk.begin / kTileSteps - 1);
+      const Channels panel = partition.channels(slab, first, count);
+      next_panel.add(kComputeType<F>, checkpoint_matrix<F>(in, params.checkpoints, before, panel));
+    }
+    const Chunk next = begin > 0 ? chunk : chunk_after(chunk);
+    if (next.rows > 0) {
+      const Channels panel = partition.channels(slab, begin, smaller(kPanelBlocks, blocks - begin));
+      for (const View3* view :
+           {&in.u, &in.delta, &in.z, &params.grad_y, &params.grad_u, &params.grad_delta, &params.grad_z})
+        prefetch_chunk(in, *view, next, panel, next_panel);
+    }
+    prefetch = next_panel.over(count * ceil_div(in.states, Pass::kMost) * chunk.rows);
+  }
+
+  // The chunk before this one in time, or the last one of the next sequence, or a chunk of no rows.
+  Chunk chunk_after(const Chunk& chunk) const {
+    if (chunk.begin > 0) return Chunk(in, chunk.sequence, chunk.begin / kTileSteps - 1);
+    const int64_t next = chunk.sequence.index + 1;
+    if (next < partials.first_sequence(part + 1)) {
+      const Sequence sequence = in.sequences().at(next);
+      if (sequence.steps > 0) return Chunk(in, sequence, Chunk::count(sequence) - 1);
+    }
+    Chunk none = chunk;
+    none.rows = 0;
+    return none;
   }
 
   // delta <- softplus(delta + bias), slope <- its derivative; dy <- grad_y silu(z), gate <- d out / d z per y
@@ -172,29 +202,32 @@ struct BackwardTask {
     }
   }
 
-  // body(how many, first) for the n numbers of a block's state: kAdjointStates at a time, then powers of two.
+  // body(how many, first) for the numbers of a block's state from n on: Pass::kMost at a time, then powers of two.
   template <class Body>
-  SSM_INLINE void for_passes(Body body) const {
-    int64_t n = 0;
-    for (; n + kAdjointStates <= in.states; n += kAdjointStates)
-      body(std::integral_constant<int, kAdjointStates>{}, n);
-    if (kAdjointStates > 2 && n + 2 <= in.states) body(std::integral_constant<int, 2>{}, n), n += 2;
-    if constexpr (Pass::kNumbers == 1)
+  SSM_INLINE void for_passes(int64_t n, Body body) const {
+    for (; n + Pass::kMost <= in.states; n += Pass::kMost) body(std::integral_constant<int, Pass::kMost>{}, n);
+    static_assert(Pass::kMost <= 4, "two halvings below");
+    if constexpr (Pass::kMost > 2)
+      if (n + 2 <= in.states) body(std::integral_constant<int, 2>{}, n), n += 2;
+    if constexpr (Pass::kMost > 1 && Pass::kNumbers == 1)
       if (n + 1 <= in.states) body(std::integral_constant<int, 1>{}, n);
   }
 
   template <int Count>
-  __attribute__((noinline)) void run_pass(int64_t rows, int64_t k, int64_t n) {
+  SSM_NOINLINE void run_pass(int64_t rows, int64_t k, int64_t n) {
     const int64_t at_n = k * matrix + n * W;
     const AdjointStates<F> states = {rates + at_n,
                                      initial + at_n,
                                      carry + at_n,
                                      grad_A + at_n,
-                                     grad_B + (VariableB ? n * rows * W : at_n),
-                                     grad_C + (VariableC ? n * rows * W : at_n)};
+                                     grad_B + (VariableB ? n * kTile : at_n),
+                                     grad_C + (VariableC ? n * kTile : at_n)};
     const auto b = Pass::template Coefficient<F, VariableB>::from(in, B, n, at_n);
     const auto c = Pass::template Coefficient<F, VariableC>::from(in, C, n, at_n);
-    Pass::template run<F, Count, Gated>(rows, tiles, states, b, c, trajectory);
+    // Copies, because a store to a tile could change what `this` points to: the addresses then stay in registers.
+    const AdjointTiles<F> local_tiles = tiles;
+    const Trajectory<F> local_trajectory = trajectory;
+    Pass::template run<F, Count, Gated>(rows, local_tiles, states, b, c, local_trajectory, prefetch);
   }
 
   // u <- grad_u, delta <- grad_delta, gate <- grad_z
@@ -214,13 +247,17 @@ struct BackwardTask {
     add_to_memory(grad_bias + k * W, sum_bias);
   }
 
-  // Sums the lanes of one chunk's dB or dC into the rows (l, n) of this slab, in order of time.
-  void write_rows(const Chunk& chunk, const F* sums, F* rows) {
-    for_passes([&](auto count, int64_t first) {
-      const F* pass = sums + first * chunk.rows * W;
-      for_runs(in, chunk, [&](const Run& run) {
-        sum_over_lanes<F, count.value>(run.rows, pass + run.row * count.value * W, run.stride * in.states,
-                                       rows + run.first * in.states + first);
+  // Sums the lanes of one chunk's dB or dC into the rows (l, n) of this slab, in order of time; the sums become 0.
+  void write_rows(const Chunk& chunk, F* sums, F* rows) {
+    constexpr int64_t group = W > Pass::kMost ? W : Pass::kMost;  // whole vectors and whole passes
+    const int64_t whole = in.states / group * group;
+    for_runs(in, chunk, [&](const Run& run) {
+      const int64_t stride = run.stride * in.states;
+      F* out = rows + run.first * in.states;
+      for (int64_t n = 0; n < whole; n += W)
+        sum_whole_vectors<F, Pass::kMost>(run.rows, sums + run.row * Pass::kMost * W, n, stride, out);
+      for_passes(whole, [&](auto count, int64_t n) {
+        sum_over_lanes<F, count.value>(run.rows, sums + n * kTile + run.row * count.value * W, stride, out + n);
       });
     });
   }

@@ -3,6 +3,8 @@
 // everything that only moves or adds numbers is the code of the real scan.
 #pragma once
 
+#include <math.h>  // the functions of double: overloads of <cmath> may stay out of line (operators.h)
+
 #include "cpu/selective_scan.h"
 #include "cpu/vec_trig.h"
 
@@ -40,18 +42,18 @@ struct ComplexCoefficient {
 template <class F>
 SSM_INLINE Vec<F> magnitude(Vec<F> x) {
   const Vec<F> zero = {};
-  return x < zero ? -x : x;
+  return select(x < zero, -x, x);
 }
 
 template <class F>
 SSM_INLINE Vec<F> larger(Vec<F> a, Vec<F> b) {
-  return a > b ? a : b;
+  return select(a > b, a, b);
 }
 
 // Computes again, lane by lane, the decays whose angle is beyond the reach of near_sin_cos.  Arguments as below; a lane's
 // result depends on nothing but that lane.
 template <class F>
-__attribute__((noinline)) void replace_far_decays(int64_t rows, int states, const F* deltas, const F* rate, F* decays) {
+SSM_NOINLINE void replace_far_decays(int64_t rows, int states, const F* deltas, const F* rate, F* decays) {
   constexpr int64_t W = kWidth<F>;
   for (int64_t t = 0; t < rows; ++t) {
     for (int n = 0; n < states; ++n) {
@@ -61,9 +63,9 @@ __attribute__((noinline)) void replace_far_decays(int64_t rows, int states, cons
       store(sizes, exp2<F>(delta * load<F>(rate + 2 * n * W)));
       F* decay = decays + 2 * (t * states + n) * W;
       for (int64_t lane = 0; lane < W; ++lane) {
-        if (__builtin_fabs(angles[lane]) <= TrigConstants<F>::far_angle) continue;
-        decay[lane] = sizes[lane] * static_cast<F>(__builtin_cos(angles[lane]));
-        decay[W + lane] = sizes[lane] * static_cast<F>(__builtin_sin(angles[lane]));
+        if (::fabs(static_cast<double>(angles[lane])) <= TrigConstants<F>::far_angle) continue;
+        decay[lane] = sizes[lane] * static_cast<F>(::cos(static_cast<double>(angles[lane])));
+        decay[W + lane] = sizes[lane] * static_cast<F>(::sin(static_cast<double>(angles[lane])));
       }
     }
   }
@@ -94,7 +96,7 @@ SSM_INLINE void compute_decays(int64_t rows, const F* deltas, const F* rate, F* 
   store(lanes, farthest);
   bool far = false;
   for (int64_t lane = 0; lane < W; ++lane) far |= lanes[lane] > TrigConstants<F>::far_angle;
-  if (__builtin_expect(far, false)) replace_far_decays<F>(rows, States, deltas, rate, decays);
+  if (SSM_UNLIKELY(far)) replace_far_decays<F>(rows, States, deltas, rate, decays);
 }
 
 }  // namespace ssm::SSM_ISA

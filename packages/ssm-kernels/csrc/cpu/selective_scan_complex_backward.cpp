@@ -11,10 +11,17 @@ struct ComplexBackward {
   using Coefficient = ComplexCoefficient<F, Variable>;
 
   static constexpr int kNumbers = 2;
+#if defined(SSM_ISA_IS_avx512)
+  static constexpr int kMost = 4;
+#else
+  static constexpr int kMost = 2;
+#endif
 
   template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
-                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory) {
+                             const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
+                             Prefetch& prefetch) {
+    for (int64_t t = 0; t < rows; ++t) prefetch.step();
     recompute_complex<F, Count, Gated>(rows, tiles, states, b, c, trajectory);
     run_complex_adjoint<F, Count>(rows, tiles, states, b, c, trajectory);
   }

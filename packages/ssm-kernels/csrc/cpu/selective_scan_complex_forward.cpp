@@ -17,7 +17,8 @@ struct ComplexForward {
   // For Count / 2 states.  y takes up 2 Re(C h): the other state of each conjugate pair is not stored.
   template <class F, int Count, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const ForwardTiles<F>& tiles, const F* rate, F* states,
-                             const CoefficientB& b, const CoefficientC& c) {
+                             const CoefficientB& b, const CoefficientC& c, Prefetch& prefetch) {
+    for (int64_t t = 0; t < rows; ++t) prefetch.step();
     constexpr int64_t W = kWidth<F>;
     constexpr int States = Count / 2;
     compute_decays<F, States>(rows, tiles.delta, rate, tiles.decays);

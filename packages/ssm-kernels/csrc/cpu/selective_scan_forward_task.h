@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/parallel.h"
+#include "cpu/prefetch.h"
 #include "cpu/selective_scan.h"
 
 namespace ssm::SSM_ISA {
@@ -30,6 +31,8 @@ struct ForwardTask {
   const int64_t slab, blocks;
   const int64_t matrix;  // elements of a block's (n, lanes) matrix
 
+  PrefetchList next_panel;
+  Prefetch prefetch;  // in next_panel
   Scratch scratch;
   F *rates, *states;              // (blocks, n, lanes)
   F *tile_u, *tile_delta, *tile_y, *tile_z;  // (blocks of a panel, steps, lanes)
@@ -86,6 +89,7 @@ struct ForwardTask {
     read_chunk<F>(in, in.delta, chunk, panel, tile_delta);
     if (in.z.data != nullptr) read_chunk<F>(in, in.z, chunk, panel, tile_z);
     if (params.add_to_y) read_chunk<F>(in, params.y, chunk, panel, tile_y);
+    prefetch_after(chunk, first, count);
     for (int64_t k = 0; k < count; ++k) {
       const int64_t tile = k * kTile;
       prepare(chunk.rows, partition.channels(slab, first + k, 1), tile);
@@ -93,6 +97,18 @@ struct ForwardTask {
       if (in.z.data != nullptr) gate(chunk.rows, tile);
     }
     write_chunk<F>(in, params.y, chunk, panel, tile_y);
+  }
+
+  // Has the passes of this panel ask for what the next one reads and writes.
+  void prefetch_after(const Chunk& chunk, int64_t first, int64_t count) {
+    const int64_t begin = first + count < blocks ? first + count : 0;
+    const Chunk next = begin > 0 ? chunk : Chunk(in, sequence, chunk.begin / kTileSteps + 1);
+    next_panel.clear();
+    if (next.begin < sequence.steps) {
+      const Channels panel = partition.channels(slab, begin, smaller(kPanelBlocks, blocks - begin));
+      for (const View3* view : {&in.u, &in.delta, &in.z, &params.y}) prefetch_chunk(in, *view, next, panel, next_panel);
+    }
+    prefetch = next_panel.over(count * ceil_div(in.states, Pass::kMost) * chunk.rows);
   }
 
   // delta <- softplus(delta + bias); delta_u <- delta * u; y <- D * u, or y + D * u
@@ -130,12 +146,12 @@ struct ForwardTask {
 
   // h <- exp(delta A) h + delta u B and y <- y + C h for Count numbers of the state of block k, from n on.
   template <int Count>
-  __attribute__((noinline)) void advance(int64_t rows, int64_t k, int64_t n, int64_t tile) {
+  SSM_NOINLINE void advance(int64_t rows, int64_t k, int64_t n, int64_t tile) {
     const int64_t at_n = k * matrix + n * W;
     const auto b = Pass::template Coefficient<F, VariableB>::from(in, B, n, at_n);
     const auto c = Pass::template Coefficient<F, VariableC>::from(in, C, n, at_n);
     const ForwardTiles<F> tiles = {tile_delta + tile, tile_delta_u, tile_y + tile, decays};
-    Pass::template run<F, Count>(rows, tiles, rates + at_n, states + at_n, b, c);
+    Pass::template run<F, Count>(rows, tiles, rates + at_n, states + at_n, b, c, prefetch);
   }
 };
 

@@ -104,7 +104,7 @@ class PartialSums {
 
 template <class F>
 void zero(void* data, int64_t count) {
-  if (data != nullptr) __builtin_memset(data, 0, static_cast<size_t>(count) * sizeof(F));
+  if (data != nullptr) std::memset(data, 0, static_cast<size_t>(count) * sizeof(F));
 }
 
 // Without batch or channels every gradient that is a sum is zero.

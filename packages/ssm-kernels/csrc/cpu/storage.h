@@ -67,13 +67,13 @@ template <>
 struct Storage<DType::bf16> {
   using Compute = float;
   static constexpr int64_t bytes = 2;
-  typedef uint32_t Bits __attribute__((vector_size(SSM_VECTOR_BYTES)));
+  using Bits = VecOf<float>::Bits;
   using Half = VecOf<float>::Half;
   static SSM_INLINE Vec<float> load(const char* from) {
-    return (Vec<float>)(__builtin_convertvector(load_as<Half>(from), Bits) << 16);
+    return same_bits<Vec<float>>(convert<Bits>(load_as<Half>(from)) << 16);
   }
   static SSM_INLINE void store(char* to, Vec<float> v) {
-    SSM_ISA::store(to, __builtin_convertvector(bf16_bits_from_float_bits<Bits>((Bits)v), Half));
+    SSM_ISA::store(to, convert<Half>(bf16_bits_from_float_bits<Bits>(same_bits<Bits>(v))));
   }
   static SSM_INLINE float load_one(const char* from) {
     return float_from_bits(static_cast<uint32_t>(load_as<uint16_t>(from)) << 16);

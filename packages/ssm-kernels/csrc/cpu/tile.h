@@ -105,16 +105,16 @@ SSM_INLINE void move_matrix(const Matrix& m, const Packed<typename S::Compute>& 
 
 // Tensor to packed copy.
 template <class F>
-__attribute__((noinline)) void read_matrix(DType dtype, const Matrix& m, F* tile, int64_t row_stride,
-                                           int64_t block_stride = kWidth<F>) {
+SSM_NOINLINE void read_matrix(DType dtype, const Matrix& m, F* tile, int64_t row_stride,
+                              int64_t block_stride = kWidth<F>) {
   const Packed<F> packed = {tile, row_stride, block_stride};
   with_storage<F>(dtype, [&](auto storage) { move_matrix<decltype(storage), true>(m, packed); });
 }
 
 // Packed copy to tensor.
 template <class F>
-__attribute__((noinline)) void write_matrix(DType dtype, const Matrix& m, const F* tile, int64_t row_stride,
-                                            int64_t block_stride = kWidth<F>) {
+SSM_NOINLINE void write_matrix(DType dtype, const Matrix& m, const F* tile, int64_t row_stride,
+                               int64_t block_stride = kWidth<F>) {
   const Packed<F> packed = {const_cast<F*>(tile), row_stride, block_stride};  // one mover serves both directions
   with_storage<F>(dtype, [&](auto storage) { move_matrix<decltype(storage), false>(m, packed); });
 }

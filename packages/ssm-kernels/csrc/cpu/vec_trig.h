@@ -63,7 +63,7 @@ SSM_INLINE SinCos<F> near_sin_cos(Vec<F> x) {
   const Vec<F> c = (F(1) - F(0.5) * z) + (z * z) * polynomial<F>(T::cos_poly, z);
   const VecInt<F> quadrant = to_bits<F>(magic_k);  // modulo 4 in the lowest bits
   const VecInt<F> odd = (quadrant & 1) != VecInt<F>{};
-  const Vec<F> sine = odd ? c : s, cosine = odd ? s : c;
+  const Vec<F> sine = select(odd, c, s), cosine = select(odd, s, c);
   return {from_bits<F>(to_bits<F>(sine) ^ ((quadrant & 2) << sign_bit)),
           from_bits<F>(to_bits<F>(cosine) ^ (((quadrant + 1) & 2) << sign_bit))};
 }

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from .backends import Backend, SsmKernelsWarning
 from .causal_conv1d import causal_conv1d
+from .causal_conv1d_update import causal_conv1d_update
 from .errors import (
     ArgumentError,
     BackendError,
@@ -19,11 +20,14 @@ from .errors import (
 )
 from .reference import (
     causal_conv1d_reference,
+    causal_conv1d_update_reference,
     selective_scan_directions_reference,
     selective_scan_reference,
+    selective_state_update_reference,
 )
 from .selective_scan import selective_scan
 from .selective_scan_directions import selective_scan_directions
+from .selective_state_update import selective_state_update
 
 __version__ = version("ssm-kernels")
 
@@ -38,8 +42,12 @@ __all__ = [
     "SsmKernelsWarning",
     "causal_conv1d",
     "causal_conv1d_reference",
+    "causal_conv1d_update",
+    "causal_conv1d_update_reference",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",
     "selective_scan_reference",
+    "selective_state_update",
+    "selective_state_update_reference",
 ]

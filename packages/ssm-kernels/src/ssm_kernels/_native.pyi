@@ -11,6 +11,7 @@ def available_isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...
 def force_own_pool(forced: bool) -> None: ...
 def scan_chunks(inputs: ScanInputs) -> int: ...
+def machine_limits(num_threads: int, array_bytes: int, seconds: float) -> dict[str, float]: ...
 
 class ScanInputs:
     def set_sizes(
@@ -56,4 +57,19 @@ def causal_conv1d_backward(
     grad_final_state: int,
     grad_x: _Ref3,
     grads: tuple[int, int, int],
+) -> None: ...
+def causal_conv1d_update(
+    sizes: tuple[int, int, int, int, int],
+    views: tuple[_Ref3, _Ref3, _Ref3],
+    parameters: tuple[int, int, int],
+    wide_counts: bool,
+    silu: bool,
+    num_threads: int,
+) -> None: ...
+def selective_state_update(
+    sizes: tuple[int, int, int, int, int],
+    has_heads: bool,
+    tensors: list[tuple[int, ...]],
+    flags: tuple[bool, bool],
+    num_threads: int,
 ) -> None: ...

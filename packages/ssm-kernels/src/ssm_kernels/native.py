@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
+from .native_conv_update import causal_conv1d_update
 from .native_scan import (
     ScanGradients,
     ScanMode,
@@ -16,6 +17,7 @@ from .native_scan import (
     selective_scan_backward,
     selective_scan_forward,
 )
+from .native_state_update import selective_state_update
 
 __all__ = [
     "AVAILABLE",
@@ -26,10 +28,13 @@ __all__ = [
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
+    "causal_conv1d_update",
     "checkpoint_shape",
     "isa",
+    "machine_limits",
     "selective_scan_backward",
     "selective_scan_forward",
+    "selective_state_update",
     "set_isa",
 ]
 
@@ -63,3 +68,24 @@ def available_isas() -> list[str]:
 def set_isa(name: str) -> None:
     """Use another instruction set from now on, for tests; RuntimeError if it does not run here."""
     extension._native.set_isa(name)
+
+
+def machine_limits(num_threads: int, array_bytes: int, seconds: float = 0.25) -> dict[str, float]:
+    """What this machine does at best in float32 with the instruction set in use, per second.
+
+    Args:
+        num_threads: threads that work at the same time, 1 or more.
+        array_bytes: size of each of three arrays in memory; the bandwidth is that of the memory if
+            they are several times larger than the last-level cache.
+        seconds: time spent on each of the four loops; the fastest round counts.
+    Returns:
+        multiply_add: multiply-adds in registers (two floating-point operations each).
+        exponential: powers of two as the scan computes them, in the first-level cache.
+        triad: elements of a = b + s c, 12 bytes each without the reading of a before it is written.
+        triad_streaming: the same, written past the caches where the instruction set can.
+    Raises:
+        ValueError: an argument is too small.
+
+    Source: McCalpin 1995, "Memory bandwidth and machine balance" (the triad).
+    """
+    return dict(extension._native.machine_limits(num_threads, array_bytes, seconds))

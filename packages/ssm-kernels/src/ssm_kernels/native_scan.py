@@ -130,6 +130,7 @@ def selective_scan_forward(
     offsets: Tensor | None = None,
     into: Tensor | None = None,
     add: bool = False,
+    checkpoints: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The selective scan on the CPU: (y, final state, checkpoints for the backward pass or None).
 
@@ -144,7 +145,8 @@ def selective_scan_forward(
     `add` the scan is added to what it holds, and the gate is applied to the sum.
 
     The checkpoints (see `checkpoint_shape`) hold the state before every 32nd step of a sequence;
-    real and imaginary parts take turns along n.
+    real and imaginary parts take turns along n. A contiguous tensor given for them is filled
+    instead of a new one.
     """
     scan = _Scan(
         (u, delta, z),
@@ -155,7 +157,8 @@ def selective_scan_forward(
     )
     y = u.new_empty(u.shape) if into is None else into
     final_state = scan.empty_state()
-    checkpoints = scan.empty_checkpoints() if save_for_backward else None
+    if save_for_backward and checkpoints is None:
+        checkpoints = scan.empty_checkpoints()
     extension._native.selective_scan_forward(
         scan.inputs, view(y), add, final_state.data_ptr(), address(checkpoints)
     )

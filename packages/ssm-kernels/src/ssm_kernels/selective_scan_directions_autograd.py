@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from . import native
-from .second_derivative import refuse_second_derivative
+from .library import Arguments, Kernel, Results
+from .library_autograd import Differentiable
 from .selective_scan_autograd import ScanInputs, to_kernel_types
 
 NAME = "selective_scan_directions"
@@ -46,25 +47,13 @@ class DirectionInputs(NamedTuple):
     delta_bias: Tensor | None
 
 
-class _Options(NamedTuple):
-    modes: tuple[native.ScanMode, ...]
-    dtype: torch.dtype  # of y
-
-
 def scan_directions_native(
     inputs: DirectionInputs, delta_softplus: bool, directions: tuple[str, ...], columns: int
 ) -> Tensor:
     """Return y; record the call for autograd if a gradient is wanted."""
-    modes = tuple(
-        native.ScanMode(delta_softplus, way.reverse, columns if way.by_columns else 0)
-        for way in map(DIRECTIONS.__getitem__, directions)
-    )
-    options = _Options(modes, inputs.u.dtype)
     prepared = _to_kernel_types(inputs)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in prepared):
-        y: Tensor = _Directions.apply(options, *prepared)
-        return y
-    return _launch_forward(prepared, options, save_for_backward=False)[0]
+    (y,) = _scan(*prepared, delta_softplus, ",".join(directions), columns)
+    return y.to(inputs.u.dtype)
 
 
 def _to_kernel_types(inputs: DirectionInputs) -> DirectionInputs:
@@ -72,9 +61,16 @@ def _to_kernel_types(inputs: DirectionInputs) -> DirectionInputs:
     u, delta, A, B, C, D, z, delta_bias = inputs
     B = B.unsqueeze(3) if B.dim() == 4 else B
     C = C.unsqueeze(3) if C.dim() == 4 else C
-    return DirectionInputs(
-        *to_kernel_types(ScanInputs(u, delta, A, B, C, D, z, delta_bias, None))[:8]
-    )
+    typed = to_kernel_types(ScanInputs(u, delta, A, B, C, D, z, delta_bias, None))
+    return DirectionInputs(*typed[:8])
+
+
+def _modes(delta_softplus: bool, directions: str, columns: int) -> list[native.ScanMode]:
+    ways = (DIRECTIONS[name] for name in directions.split(","))
+    return [
+        native.ScanMode(delta_softplus, way.reverse, columns if way.by_columns else 0)
+        for way in ways
+    ]
 
 
 def _one(inputs: DirectionInputs, k: int, gated: bool) -> tuple[Any, ...]:
@@ -93,36 +89,35 @@ def _one(inputs: DirectionInputs, k: int, gated: bool) -> tuple[Any, ...]:
     )
 
 
-def _launch_forward(
-    inputs: DirectionInputs, options: _Options, save_for_backward: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Return y and the checkpoints of every direction."""
-    last = len(options.modes) - 1
-    total = _sum_like(inputs.u, inputs.delta[:, :, 0])
-    checkpoints = []
-    for k, mode in enumerate(options.modes):
-        _, _, saved = native.selective_scan_forward(
-            *_one(inputs, k, gated=k == last),
+def _launch_forward(*arguments: Any) -> Results:
+    """Return y in the type in which its terms are added up, and the checkpoints."""
+    *tensors, delta_softplus, directions, columns, save_for_backward = arguments
+    inputs = DirectionInputs(*tensors)
+    y = _sum_like(inputs.u, inputs.delta[:, :, 0])
+    checkpoints = _empty_checkpoints(inputs) if save_for_backward else None
+    modes = _modes(delta_softplus, directions, columns)
+    for k, mode in enumerate(modes):
+        native.selective_scan_forward(
+            *_one(inputs, k, gated=k == len(modes) - 1),
             mode=mode,
             save_for_backward=save_for_backward,
-            into=total,
+            into=y,
             add=k > 0,
+            checkpoints=None if checkpoints is None else checkpoints[k],
         )
-        if saved is not None:
-            checkpoints.append(saved)
-    return total.to(options.dtype), checkpoints
+    return y, checkpoints
 
 
-def _launch_backward(
-    grad_y: Tensor, inputs: DirectionInputs, checkpoints: list[Tensor], options: _Options
-) -> tuple[Tensor | None, ...]:
-    """Return one gradient per entry of `inputs`."""
+def _launch_backward(*arguments: Any) -> Results:
+    """Return one gradient per entry of `DirectionInputs`."""
+    grad_y, *tensors, delta_softplus, directions, columns, checkpoints = arguments
+    inputs = DirectionInputs(*tensors)
     u, z = inputs.u, inputs.z
     grad_u = u.new_empty(u.shape) if u.dim() == 4 else _sum_like(u, u)
     grad_delta, grad_B, grad_C = (x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
     grad_z = None if z is None else _sum_like(z, z)
     parameters: list[tuple[Tensor | None, ...]] = []
-    for k, mode in enumerate(options.modes):
+    for k, mode in enumerate(_modes(delta_softplus, directions, columns)):
         into = native.ScanGradients(
             grad_u if u.dim() == 3 else grad_u[:, :, k],
             grad_delta[:, :, k],
@@ -130,9 +125,9 @@ def _launch_backward(
             grad_B[:, :, k],
             grad_C[:, :, k],
         )
-        arguments = (grad_y.to(u.dtype), None, *_one(inputs, k, gated=True), checkpoints[k])
+        others = (grad_y, None, *_one(inputs, k, gated=True), checkpoints[k])
         found = native.selective_scan_backward(
-            *arguments,
+            *others,
             mode=mode,
             need_initial_state_grad=False,
             into=into,
@@ -154,17 +149,55 @@ def _sum_like(x: Tensor, shaped: Tensor) -> Tensor:
     return x.new_empty(shaped.shape, dtype=wide)
 
 
-class _Directions(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, options: _Options, *tensors: Tensor | None) -> Tensor:
-        inputs = DirectionInputs(*tensors)  # type: ignore[arg-type]
-        y, checkpoints = _launch_forward(inputs, options, save_for_backward=True)
-        ctx.options = options
-        ctx.save_for_backward(*inputs, *checkpoints)
-        return y
+def _empty_checkpoints(inputs: DirectionInputs) -> Tensor:
+    """(k, b, chunks, n, d), see `native.checkpoint_shape`."""
+    b, l, k, d = inputs.delta.shape
+    numbers = 2 * inputs.A.shape[2] if inputs.A.is_complex() else inputs.A.shape[2]
+    shape = (k, *native.checkpoint_shape(b, l, d, numbers, None))
+    return inputs.A.new_empty(shape, dtype=inputs.A.dtype.to_real())
 
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = DirectionInputs(*ctx.saved_tensors[:8])
-        gradients = _launch_backward(grad_y, inputs, ctx.saved_tensors[8:], ctx.options)
-        return None, *refuse_second_derivative(NAME, gradients, (*inputs, grad_y))
+
+def _fake_forward(*arguments: Any) -> Results:
+    inputs = DirectionInputs(*arguments[:_N_INPUTS])
+    y = _sum_like(inputs.u, inputs.delta[:, :, 0])
+    return y, _empty_checkpoints(inputs) if arguments[-1] else None
+
+
+def _fake_backward(grad_y: Tensor, *arguments: Any) -> Results:
+    return tuple(None if x is None else x.new_empty(x.shape) for x in arguments[:_N_INPUTS])
+
+
+def _backward_arguments(
+    saved: Arguments, options: Arguments, grads: Arguments, wanted: Arguments
+) -> Arguments:
+    *inputs, checkpoints = saved
+    (grad_y,) = grads
+    if grad_y is None:
+        grad_y = _sum_like(inputs[0], inputs[1][:, :, 0]).zero_()
+    return (grad_y, *inputs, *options, checkpoints)
+
+
+_N_INPUTS = len(DirectionInputs._fields)
+_ARGUMENTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, bool delta_softplus, str directions, int columns"
+)
+_scan = Differentiable(
+    NAME,
+    Kernel(
+        f"{NAME}_forward",
+        f"({_ARGUMENTS}, bool save_for_backward) -> (Tensor, Tensor)",
+        _launch_forward,
+        _fake_forward,
+    ),
+    Kernel(
+        f"{NAME}_backward",
+        f"(Tensor grad_y, {_ARGUMENTS}, Tensor checkpoints) "
+        f"-> ({', '.join(['Tensor'] * _N_INPUTS)})",
+        _launch_backward,
+        _fake_backward,
+    ),
+    n_results=1,
+    save=lambda arguments, results: (*arguments[:_N_INPUTS], results[1]),
+    backward_arguments=_backward_arguments,
+)

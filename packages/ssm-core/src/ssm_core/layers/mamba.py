@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from ssm_core.errors import ConfigError
@@ -22,6 +23,7 @@ from ssm_core.layers.selective import (
     SelectiveSizes,
     make_direction,
     run_direction,
+    step_direction,
     step_sizes_of,
     zero_state,
 )
@@ -93,7 +95,9 @@ class Mamba(SequenceLayer):
     (R + 2n, E; rows step size, B, C), dt_proj (E, R), A_log (E, n), D (E,), out_proj (d, E).
 
     The state holds the last k - 1 inputs of the convolution (b, E, k - 1) and the state of the scan
-    (b, E, n), at least in float32 whatever the type of x.
+    (b, E, n), at least in float32 whatever the type of x. A single step that continues from a state
+    (`step`, or a sequence of one step) and needs no gradient (under `torch.no_grad`) runs operators
+    made for it.
 
     Cost: O(b l E (d + R + n + k)) time; a state of E (k - 1 + n) numbers per sequence, at any
     length.
@@ -115,8 +119,13 @@ class Mamba(SequenceLayer):
     ) -> Activations | tuple[Activations, MambaState]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         self.check_call(x, state, return_state)
-        inner, z = self.in_proj(x).chunk(2, dim=-1)
-        inner, state = run_direction(self._direction(), inner, z, state)
+        if x.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
+            inner, z = self.in_proj(x.squeeze(1)).chunk(2, dim=-1)
+            inner, state = step_direction(self._direction(), inner, z, state)
+            inner = inner.unsqueeze(1)
+        else:
+            inner, z = self.in_proj(x).chunk(2, dim=-1)
+            inner, state = run_direction(self._direction(), inner, z, state)
         y = self.out_proj(inner)
         return (y, state) if return_state else y
 

@@ -16,8 +16,13 @@ from torch.nn import functional as F
 
 from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_step_size_bias
 from ssm_core.norm import at_least_float32
-from ssm_core.shapes import ConvState, Inner, ScanState, StepSizes
-from ssm_kernels import causal_conv1d, selective_scan
+from ssm_core.shapes import ConvState, Inner, InnerStep, ScanState, StepSizes
+from ssm_kernels import (
+    causal_conv1d,
+    causal_conv1d_update,
+    selective_scan,
+    selective_state_update,
+)
 
 
 class SelectiveSizes(NamedTuple):
@@ -107,6 +112,35 @@ def run_direction(
     return y, MambaState(conv_state, ssm_state)
 
 
+def step_direction(
+    direction: SelectiveDirection, x: InnerStep, z: InnerStep, state: MambaState
+) -> tuple[InnerStep, MambaState]:
+    """Do what `run_direction` does for a single step x (b, E), without a gradient and faster.
+
+    The state given is left as it is: the new one starts as a copy of it, because a caller may go
+    on from the same state twice. (Copying takes 2 of some 80 microseconds at E = 512.)
+    """
+    real = torch.float64 if x.dtype is torch.float64 else torch.float32
+    # clone, not to(copy=True): two microseconds less
+    state = MambaState(*(part.clone() if part.dtype is real else part.to(real) for part in state))
+    weight = direction.conv1d.weight.squeeze(1)  # (E, 1, k) -> (E, k)
+    x = causal_conv1d_update(x, state.conv, weight, direction.conv1d.bias, activation="silu")
+    delta, B, C = _project(direction, x)
+    y = selective_state_update(
+        state.ssm,
+        x,
+        delta,
+        torch.exp(at_least_float32(direction.A_log)).neg_(),
+        B,
+        C,
+        direction.D,
+        z,
+        direction.dt_proj.bias,
+        dt_softplus=True,
+    )
+    return y, state
+
+
 def step_sizes_of(direction: SelectiveDirection, x: Inner, reverse: bool = False) -> StepSizes:
     """Return the step sizes Delta (b, l, E) that `run_direction` uses for x, in float32."""
     x, _ = _convolve(direction, x, None, reverse)
@@ -139,8 +173,11 @@ def _convolve(
     return y, final_state
 
 
-def _project(direction: SelectiveDirection, x: Inner) -> tuple[Inner, Tensor, Tensor]:
-    """Return the step size before bias and softplus (b, l, E), B (b, l, n) and C (b, l, n)."""
+def _project(direction: SelectiveDirection, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the step size before bias and softplus (b, l, E), B (b, l, n) and C (b, l, n).
+
+    The axis l may be missing.
+    """
     dt_rank, d_state = direction.dt_proj.weight.shape[1], direction.A_log.shape[1]
     dt, B, C = direction.x_proj(x).split([dt_rank, d_state, d_state], dim=-1)
     # Without the bias: it enters inside the scan, in float32.

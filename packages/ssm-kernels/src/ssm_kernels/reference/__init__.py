@@ -8,11 +8,15 @@ Arguments are expected to be correct: the public operators check them before the
 from __future__ import annotations
 
 from .causal_conv1d import causal_conv1d_reference
+from .causal_conv1d_update import causal_conv1d_update_reference
 from .selective_scan import selective_scan_reference
 from .selective_scan_directions import selective_scan_directions_reference
+from .selective_state_update import selective_state_update_reference
 
 __all__ = [
     "causal_conv1d_reference",
+    "causal_conv1d_update_reference",
     "selective_scan_directions_reference",
     "selective_scan_reference",
+    "selective_state_update_reference",
 ]
