@@ -37,4 +37,5 @@ PYBIND11_MODULE(_native, module) {
   module.def("force_own_pool", &ssm::force_own_pool, py::arg("forced"));
   ssm::bind_selective_scan(module);
   ssm::bind_causal_conv1d(module);
+  ssm::bind_diagonal_scan(module);
 }

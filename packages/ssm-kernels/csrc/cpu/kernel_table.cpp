@@ -13,6 +13,8 @@ const KernelTable kernel_table = {
     selective_scan_complex_backward,
     causal_conv1d_forward,
     causal_conv1d_backward,
+    diagonal_scan_forward,
+    diagonal_scan_backward,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "diagonal_scan_params.h"
 #include "params.h"
 
 namespace ssm {
@@ -13,6 +14,8 @@ struct KernelTable {
   void (*selective_scan_complex_backward)(const ScanBackward&);
   void (*causal_conv1d_forward)(const ConvForward&);
   void (*causal_conv1d_backward)(const ConvBackward&);
+  void (*diagonal_scan_forward)(const DiagonalForward&);
+  void (*diagonal_scan_backward)(const DiagonalBackward&);
 };
 
 // Defined once per instruction set by kernel_table.cpp.

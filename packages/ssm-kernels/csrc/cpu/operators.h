@@ -6,6 +6,7 @@
 #pragma once
 
 #include "causal_conv1d_params.h"
+#include "diagonal_scan_params.h"
 #include "params.h"
 
 namespace ssm::SSM_ISA {
@@ -16,5 +17,7 @@ void selective_scan_complex_forward(const ScanForward& params);
 void selective_scan_complex_backward(const ScanBackward& params);
 void causal_conv1d_forward(const ConvForward& params);
 void causal_conv1d_backward(const ConvBackward& params);
+void diagonal_scan_forward(const DiagonalForward& params);
+void diagonal_scan_backward(const DiagonalBackward& params);
 
 }  // namespace ssm::SSM_ISA

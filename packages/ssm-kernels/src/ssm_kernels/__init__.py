@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from .backends import Backend, SsmKernelsWarning
 from .causal_conv1d import causal_conv1d
+from .diagonal_scan import diagonal_scan
 from .errors import (
     ArgumentError,
     BackendError,
@@ -17,7 +18,11 @@ from .errors import (
     ShapeError,
     SsmError,
 )
-from .reference import causal_conv1d_reference, selective_scan_reference
+from .reference import (
+    causal_conv1d_reference,
+    diagonal_scan_reference,
+    selective_scan_reference,
+)
 from .selective_scan import selective_scan
 
 __version__ = version("ssm-kernels")
@@ -33,6 +38,8 @@ __all__ = [
     "SsmKernelsWarning",
     "causal_conv1d",
     "causal_conv1d_reference",
+    "diagonal_scan",
+    "diagonal_scan_reference",
     "selective_scan",
     "selective_scan_reference",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
+from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
 from .native_scan import selective_scan_backward, selective_scan_forward
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
+    "diagonal_scan_backward",
+    "diagonal_scan_forward",
     "isa",
     "selective_scan_backward",
     "selective_scan_forward",

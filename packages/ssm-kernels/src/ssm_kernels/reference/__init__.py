@@ -8,6 +8,7 @@ Arguments are expected to be correct: the public operators check them before the
 from __future__ import annotations
 
 from .causal_conv1d import causal_conv1d_reference
+from .diagonal_scan import diagonal_scan_reference
 from .selective_scan import selective_scan_reference
 
-__all__ = ["causal_conv1d_reference", "selective_scan_reference"]
+__all__ = ["causal_conv1d_reference", "diagonal_scan_reference", "selective_scan_reference"]
