@@ -1,24 +1,26 @@
-// What the forward and the backward pass of the diagonal scan share: how a call is cut up, and the arithmetic.
+// How a call of the diagonal scan is cut up, and where the pieces lie in memory.
 //
-// A panel is a few neighbouring channels, one per lane (two lanes, re and im, if complex).  A tile is some steps of a
-// panel as rows of vectors in the compute type.  Rows are counted in the order of running: row 0 of a sequence is its
-// last step if time runs backwards, and the backward pass runs against the forward pass.
+// A panel is a few neighbouring channels, one per lane (two lanes, re and im, if complex).  Rows are steps, counted in
+// the order of running: row 0 of a sequence is its last step if time runs backwards, and the backward pass runs against
+// the forward pass.
 #pragma once
 
-#include <type_traits>
-
-#include "cpu/scratch.h"
 #include "cpu/tile.h"
 #include "diagonal_scan_params.h"
 
 namespace ssm::SSM_ISA::diagonal {
 
 constexpr int64_t kChunk = 256;        // steps, a power of 2: sums over time and long sequences are cut into these
-constexpr int64_t kPanelBytes = 512;   // widest row of a panel
-constexpr int64_t kTileBytes = 8192;   // the tiles of a task stay in the first-level cache
-constexpr int64_t kEnoughTasks = 16;   // panels get narrower, down to a vector, until there are so many tasks
+constexpr int64_t kManySteps = 1024;   // of a sequence whose chunks run at once ...
+constexpr int64_t kFewSequences = 4;   // ... where there are fewer sequences than this
+constexpr int64_t kFewReals = 1024;    // ... and not more numbers in all their states
+constexpr int64_t kEnoughTasks = 8;    // otherwise panels get narrower, down to a vector, until there are so many tasks
+// Reading is twice as fast if a panel spans the tensor's rows or at least whole pages.  Channels that do not neighbour
+// each other in memory each lie in a page of their own, so that there a panel has to be narrow.
+constexpr int64_t kPanelBytes = 4096, kNarrowPanelBytes = 256;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <bool Complex>
@@ -33,32 +35,47 @@ inline Sequence sequence(const DiagonalInputs& in, int64_t index) {
   return {index, 0, in.offsets[index], in.offsets[index + 1] - in.offsets[index]};
 }
 
+// Whether the chunks of a sequence with so many steps run at once.
+inline bool runs_in_chunks(const DiagonalInputs& in, int64_t steps) {
+  const int64_t reals = in.sequences * in.channels * (in.is_complex ? 2 : 1);
+  return in.sequences < kFewSequences && reals <= kFewReals && steps >= kManySteps;
+}
+
+// Channels are neighbours in memory; a number's two parts always are.
+inline bool has_rows(const View3& v) { return v.data == nullptr || v.stride_d == 1; }
+
 struct Panel {
   int64_t index, first, count;  // channels [first, first + count)
 };
 
-// The panels of a call.  They depend on its sizes alone.
+// The panels of a call.  All but the last consist of whole vectors.
 template <class F, bool Complex>
-struct Panels {
-  int64_t channels, width, count;
-  int64_t row;  // reals in a row of a panel, whole vectors
+class Panels {
+ public:
+  static constexpr int64_t W = kWidth<F>;
 
-  // recurrences: how many run at once besides the panels.
-  Panels(const DiagonalInputs& in, int64_t recurrences) : channels(in.channels) {
-    constexpr int64_t W = kWidth<F>;
-    const int64_t vectors = divide_up(channels * kParts<Complex>, W);
-    const int64_t widest = kPanelBytes / (W * static_cast<int64_t>(sizeof(F)));
-    const int64_t wanted = divide_up(kEnoughTasks, recurrences > 0 ? recurrences : 1);
-    int64_t per_panel = vectors / wanted;
-    per_panel = per_panel < 1 ? 1 : smaller(per_panel, widest);
-    row = per_panel * W;
-    width = row / kParts<Complex>;
-    count = divide_up(channels, width);
+  // recurrences: how many run at once besides the panels; rows: whether all tensors have rows.
+  Panels(const DiagonalInputs& in, int64_t recurrences, bool rows)
+      : channels_(in.channels), whole_(in.channels * kParts<Complex> / W * W / kParts<Complex>) {
+    const int64_t vectors = whole_ * kParts<Complex> / W;
+    const int64_t widest = (rows ? kPanelBytes : kNarrowPanelBytes) / (W * static_cast<int64_t>(sizeof(F)));
+    const int64_t wanted = runs_in_chunks(in, in.steps) ? 1 : divide_up(kEnoughTasks, larger(recurrences, 1));
+    row = larger(1, smaller(widest, vectors / wanted)) * W;
+    width_ = row / kParts<Complex>;
+    whole_panels_ = divide_up(whole_, width_);
+    count = whole_panels_ + (whole_ < channels_);
   }
 
   Panel operator[](int64_t index) const {
-    return {index, index * width, smaller(width, channels - index * width)};
+    if (index == whole_panels_) return {index, whole_, channels_ - whole_};
+    return {index, index * width_, smaller(width_, whole_ - index * width_)};
   }
+
+  int64_t count;
+  int64_t row;  // reals in the widest row of a panel
+
+ private:
+  int64_t channels_, whole_, width_, whole_panels_;
 };
 
 // `rows` rows of a sequence, from row `first` on.
@@ -94,6 +111,7 @@ void move_pairs(const Matrix& m, F* tile, int64_t row_stride) {
 inline bool pairs_are_neighbours(const Matrix& m) { return m.stride_col == 1 || m.cols == 1; }
 inline Matrix as_reals(const Matrix& m) { return {m.data, 2 * m.stride_row, 1, m.rows, 2 * m.cols}; }
 
+// Tensor to packed rows of the compute type.
 template <class F, bool Complex>
 void read_rows(DType dtype, const Matrix& m, F* tile, int64_t row_stride) {
   if constexpr (!Complex) {
@@ -105,6 +123,7 @@ void read_rows(DType dtype, const Matrix& m, F* tile, int64_t row_stride) {
   }
 }
 
+// Packed rows to tensor.
 template <class F, bool Complex>
 void write_rows(DType dtype, const Matrix& m, const F* tile, int64_t row_stride) {
   if constexpr (!Complex) {
@@ -115,113 +134,5 @@ void write_rows(DType dtype, const Matrix& m, const F* tile, int64_t row_stride)
     move_pairs<F, false>(m, const_cast<F*>(tile), row_stride);
   }
 }
-
-// Lanes of v picked by index: lane i of the result is lane (i & And | Or) ^ Xor.
-template <class F, int And, int Or, int Xor, int... I>
-SSM_INLINE Vec<F> pick_lanes(Vec<F> v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (((I & And) | Or) ^ Xor)...);
-}
-
-template <class F, int Even, int Odd, int... I>
-SSM_INLINE Vec<F> alternating(std::integer_sequence<int, I...>) {
-  return Vec<F>{(I % 2 == 0 ? F(Even) : F(Odd))...};
-}
-
-// a x, or conj(a) x; complex numbers lie in neighbouring lanes.
-template <class F, bool Complex, bool Conjugate>
-SSM_INLINE Vec<F> times(Vec<F> a, Vec<F> x) {
-  if constexpr (!Complex) {
-    return a * x;
-  } else {
-    constexpr auto lanes = std::make_integer_sequence<int, kWidth<F>>{};
-    const Vec<F> re = pick_lanes<F, ~1, 0, 0>(a, lanes), im = pick_lanes<F, ~1, 1, 0>(a, lanes);
-    const Vec<F> sign = Conjugate ? alternating<F, 1, -1>(lanes) : alternating<F, -1, 1>(lanes);
-    return re * x + im * sign * pick_lanes<F, ~0, 0, 1>(x, lanes);
-  }
-}
-
-// body(vectors, first real of them) for all vectors of a row: as many chains of operations run side by side.
-template <class F, class Body>
-SSM_INLINE void in_groups(int64_t row, Body body) {
-  constexpr int kGroup = 4;
-  int64_t at = 0;
-  for (; at + kGroup * kWidth<F> <= row; at += kGroup * kWidth<F>) body(std::integral_constant<int, kGroup>{}, at);
-  for (; at < row; at += kWidth<F>) body(std::integral_constant<int, 1>{}, at);
-}
-
-// Memory of a task, and the rows of a.  Lanes beyond the last channel hold zeros.
-template <class F, bool Complex>
-struct Workspace {
-  const DiagonalInputs& in;
-  const Panel panel;
-  const bool backwards;
-  const int64_t row, most_rows;
-  const int64_t a_stride;  // 0 if a is constant
-  Scratch scratch;
-  F *state, *product, *a;
-
-  // tiles: how many the task takes besides a.
-  Workspace(const DiagonalInputs& in, const Panel& panel, int64_t row, bool backwards, int64_t tiles)
-      : in(in), panel(panel), backwards(backwards), row(row),
-        most_rows(kTileBytes / (row * static_cast<int64_t>(sizeof(F)))), a_stride(in.a_per_step ? row : 0),
-        scratch(2 * Scratch::size<F>(row) + (tiles + 1) * Scratch::size<F>(row * most_rows)) {
-    state = scratch.take_zeroed<F>(row);
-    product = scratch.take_zeroed<F>(row);
-    a = take_tile();
-  }
-
-  F* take_tile() { return scratch.take_zeroed<F>(row * most_rows); }
-
-  DType a_dtype() const { return in.a_broadcast() ? kComputeType<F> : in.dtype; }
-
-  // Where a has the same value at every step, the first rows read serve for all.
-  void read_a(const Sequence& s, int64_t first, int64_t rows) {
-    if (a_stride == 0) rows = 1;
-    read_rows<F, Complex>(a_dtype(), rows_of<Complex>(in.a, a_dtype(), s, backwards, first, rows, panel), a, row);
-  }
-
-  // product <- the product of these rows of a and product, where a is not constant
-  void multiply_up(int64_t rows) {
-    if (a_stride == 0) return;
-    in_groups<F>(row, [&](auto vectors, int64_t at) {
-      constexpr int N = decltype(vectors)::value;
-      Vec<F> p[N];
-      SSM_UNROLL
-      for (int k = 0; k < N; ++k) p[k] = load<F>(product + at + k * kWidth<F>);
-      for (int64_t r = 0; r < rows; ++r)
-        SSM_UNROLL
-        for (int k = 0; k < N; ++k)
-          p[k] = times<F, Complex, false>(load<F>(a + r * a_stride + at + k * kWidth<F>), p[k]);
-      SSM_UNROLL
-      for (int k = 0; k < N; ++k) store(product + at + k * kWidth<F>, p[k]);
-    });
-  }
-
-  // product <- a^kChunk for a constant a.  In double, because all chunks would share the rounding error of this number.
-  void raise_to_chunk() {
-    constexpr int64_t P = kParts<Complex>;
-    for (int64_t i = 0; i < row; i += P) {
-      double re = a[i], im = Complex ? a[i + P - 1] : 0;
-      for (int64_t power = 1; power < kChunk; power *= 2) {
-        const double real = re * re - im * im;
-        im = 2 * re * im, re = real;
-      }
-      product[i] = static_cast<F>(re);
-      if (Complex) product[i + P - 1] = static_cast<F>(im);
-    }
-  }
-
-  void read_state(const void* from, const Sequence& s) {
-    if (from == nullptr) {
-      __builtin_memset(state, 0, static_cast<size_t>(row) * sizeof(F));
-    } else {
-      read_rows<F, Complex>(kComputeType<F>, state_row<F, Complex>(in, from, s, panel), state, row);
-    }
-  }
-
-  void write_state(void* to, const Sequence& s) const {
-    if (to != nullptr) write_rows<F, Complex>(kComputeType<F>, state_row<F, Complex>(in, to, s, panel), state, row);
-  }
-};
 
 }  // namespace ssm::SSM_ISA::diagonal

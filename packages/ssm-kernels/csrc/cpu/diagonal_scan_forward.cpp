@@ -12,67 +12,82 @@ class ForwardTask {
  public:
   static constexpr bool kConjugate = false;
 
-  ForwardTask(const DiagonalForward& params, const Panel& panel, int64_t row)
-      : params_(params), work_(params.in, panel, row, params.in.reverse, 1), u_(work_.take_tile()) {}
+  ForwardTask(const DiagonalForward& params, const Panel& panel)
+      : params_(params), in_(params.in), work_(in_, panel, in_.reverse, 1), tile_(work_.take_tile()),
+        in_place_(work_.whole && has_rows(params.u)) {}
 
   Workspace<F, Complex>& workspace() { return work_; }
-  void begin(const Sequence& s) { work_.read_state(params_.in.initial_state, s); }
+  void begin(const Sequence& s) { work_.read_state(in_.initial_state, s); }
   void end(const Sequence& s) { work_.write_state(params_.final_state, s); }
 
   void run(const Sequence& s, int64_t first, int64_t last, bool keep) {
-    if (work_.a_stride == 0) {
-      work_.read_a(s, first, 1);
-      if (!keep) work_.raise_to_chunk();
-    }
-    for (; first < last; first += work_.most_rows) {
-      const int64_t rows = smaller(work_.most_rows, last - first);
-      if (work_.a_stride != 0) work_.read_a(s, first, rows);
-      read_rows<F, Complex>(params_.in.dtype, rows_of_tensor(params_.u, s, first, rows), u_, work_.row);
-      advance(rows);
-      if (keep) {
-        write_rows<F, Complex>(params_.in.dtype, rows_of_tensor(params_.h, s, first, rows), u_, work_.row);
+    work_.read_constant_a(s);
+    if (!keep) work_.begin_product();
+    for (int64_t rows; first < last; first += rows) {
+      rows = smaller(work_.most_rows, last - first);
+      if (in_place_) {
+        with_storage<F>(in_.dtype, [&](auto storage) { step_in_place<decltype(storage)>(s, first, rows, keep); });
       } else {
-        work_.multiply_up(rows);
+        step_in_tile(s, first, rows, keep);
       }
     }
   }
 
  private:
-  Matrix rows_of_tensor(const View3& v, const Sequence& s, int64_t first, int64_t rows) const {
-    return rows_of<Complex>(v, params_.in.dtype, s, work_.backwards, first, rows, work_.panel);
+  Matrix matrix(const View3& v, const Sequence& s, int64_t first, int64_t rows) const {
+    return rows_of<Complex>(v, in_.dtype, s, work_.backwards, first, rows, work_.panel);
   }
 
-  // state <- a state + u, row by row; u <- the states.
-  void advance(int64_t rows) {
-    in_groups<F>(work_.row, [&](auto vectors, int64_t at) {
-      constexpr int N = decltype(vectors)::value;
-      Vec<F> h[N];
-      SSM_UNROLL
-      for (int k = 0; k < N; ++k) h[k] = load<F>(work_.state + at + k * kWidth<F>);
-      const F* a = work_.a + at;
-      F* u = u_ + at;
-      for (int64_t r = 0; r < rows; ++r, a += work_.a_stride, u += work_.row) {
+  template <class S>
+  void step_in_place(const Sequence& s, int64_t first, int64_t rows, bool keep) {
+    const Rows<S> u = rows_in_place<S, Complex>(matrix(params_.u, s, first, rows));
+    const Rows<S> nowhere = {reinterpret_cast<char*>(tile_), 0};
+    const Rows<S> h = keep ? rows_in_place<S, Complex>(matrix(params_.h, s, first, rows)) : nowhere;
+    work_.template with_a<S>(s, first, rows, [&](auto a) { advance(rows, a, u, h, keep); });
+  }
+
+  void step_in_tile(const Sequence& s, int64_t first, int64_t rows, bool keep) {
+    read_rows<F, Complex>(in_.dtype, matrix(params_.u, s, first, rows), tile_, work_.row);
+    const Rows<ComputeStorage<F>> tile = work_.packed(tile_);
+    with_storage<F>(in_.dtype, [&](auto storage) {
+      work_.template with_a<decltype(storage)>(s, first, rows, [&](auto a) { advance(rows, a, tile, tile, keep); });
+    });
+    if (keep) write_rows<F, Complex>(in_.dtype, matrix(params_.h, s, first, rows), tile_, work_.row);
+  }
+
+  // state <- a state + u, row by row; h <- the states.
+  template <class A, class S>
+  __attribute__((noinline)) void advance(int64_t rows, Rows<A> a, Rows<S> u, Rows<S> h, bool keep) {
+    F* const state = work_.state;
+    in_groups<F>(work_.row, [&](auto count, int64_t at) {
+      constexpr int N = decltype(count)::value;
+      Vec<F> v[N];
+      load_group<F, N>(state + at, v);
+      for (int64_t r = 0; r < rows; ++r) {
         SSM_UNROLL
         for (int k = 0; k < N; ++k) {
-          h[k] = times<F, Complex, false>(load<F>(a + k * kWidth<F>), h[k]) + load<F>(u + k * kWidth<F>);
-          store(u + k * kWidth<F>, h[k]);
+          const int64_t col = at + k * kWidth<F>;
+          v[k] = times<F, Complex, false>(a.load(r, col), v[k]) + u.load(r, col);
+          h.store(r, col, v[k]);
         }
       }
-      SSM_UNROLL
-      for (int k = 0; k < N; ++k) store(work_.state + at + k * kWidth<F>, h[k]);
+      store_group<F, N>(state + at, v);
     });
+    if (!keep) work_.multiply_up(rows, a);
   }
 
   const DiagonalForward& params_;
+  const DiagonalInputs& in_;
   Workspace<F, Complex> work_;
-  F* u_;
+  F* tile_;
+  const bool in_place_;
 };
 
 template <class F, bool Complex>
 void forward(const DiagonalForward& params) {
-  const Panels<F, Complex> panels(params.in, params.in.sequences);
-  run_all(params.in, panels, false,
-          [&](const Panel& panel) { return ForwardTask<F, Complex>(params, panel, panels.row); });
+  const DiagonalInputs& in = params.in;
+  const Panels<F, Complex> panels(in, in.sequences, has_rows(params.u) && (has_rows(in.a) || in.a_broadcast()));
+  run_all(in, panels, false, [&](const Panel& panel) { return ForwardTask<F, Complex>(params, panel); });
 }
 
 }  // namespace

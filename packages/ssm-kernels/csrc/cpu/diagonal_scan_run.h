@@ -10,23 +10,23 @@
 // the results, or (keep = false) multiplies the product up instead; kConjugate: the state is multiplied by conj(a).
 #pragma once
 
-#include "cpu/diagonal_scan.h"
+#include "cpu/diagonal_scan_task.h"
 #include "cpu/parallel.h"
 
 namespace ssm::SSM_ISA::diagonal {
 
-constexpr int64_t kFewReals = 128;       // in the states of all sequences
-constexpr int64_t kManySteps = 4096;
-constexpr int64_t kChunksTogether = 32;  // their inputs are read twice and should stay in cache in between
-
-inline bool runs_in_chunks(const DiagonalInputs& in, const Sequence& s) {
-  return in.sequences * in.channels * (in.is_complex ? 2 : 1) <= kFewReals && s.steps >= kManySteps;
-}
+// Chunks that run at once: their inputs are read twice and should stay in the cache in between.
+constexpr int64_t kFewestChunks = 8, kMostChunks = 32, kChunkReals = 1 << 20;
 
 // All chunks of one panel, one after another.
 template <class Task>
 void run_rows(Task& task, const Sequence& s, int64_t first, int64_t last) {
   for (; first < last; first += kChunk) task.run(s, first, smaller(first + kChunk, last), true);
+}
+
+template <class F>
+void copy_row(F* to, const F* from, int64_t row) {
+  __builtin_memcpy(to, from, static_cast<size_t>(row) * sizeof(F));
 }
 
 // States and products at the borders of the chunks that run together, (chunks, panels, row) each.
@@ -35,11 +35,13 @@ class Borders {
  public:
   explicit Borders(const Panels<F, Complex>& panels)
       : size_(panels.count * panels.row), row_(panels.row),
-        scratch_(3 * Scratch::size<F>((kChunksTogether + 1) * size_)) {
+        together_(larger(kFewestChunks, smaller(kMostChunks, kChunkReals / (kChunk * size_)))),
+        scratch_(3 * Scratch::size<F>((together_ + 1) * size_)) {
     for (F** piece : {&states_, &results_, &products_})
-      *piece = scratch_.template take_zeroed<F>((kChunksTogether + 1) * size_);
+      *piece = scratch_.template take_zeroed<F>((together_ + 1) * size_);
   }
 
+  int64_t together() const { return together_; }
   F* state(int64_t chunk, int64_t panel) const { return states_ + chunk * size_ + panel * row_; }
   // What the chunk makes of a zero state, and the product of its a.
   F* result(int64_t chunk, int64_t panel) const { return results_ + chunk * size_ + panel * row_; }
@@ -64,50 +66,45 @@ class Borders {
   }
 
  private:
-  int64_t size_, row_;
+  int64_t size_, row_, together_;
   Scratch scratch_;
   F *states_, *results_, *products_;
 };
 
-template <class F>
-void copy_row(F* to, const F* from, int64_t row) {
-  __builtin_memcpy(to, from, static_cast<size_t>(row) * sizeof(F));
-}
-
 template <class F, bool Complex, class Make>
 void run_in_chunks(const DiagonalInputs& in, const Panels<F, Complex>& panels, const Sequence& s, const Make& make) {
   using Task = decltype(make(panels[0]));
-  const int64_t row = panels.row;
   const Borders<F, Complex> borders(panels);
   for (int64_t k = 0; k < panels.count; ++k) {
     auto task = make(panels[k]);
     task.begin(s);
-    copy_row(borders.state(0, k), task.workspace().state, row);
+    copy_row(borders.state(0, k), task.workspace().state, task.workspace().row);
   }
-  for (int64_t begin = 0; begin < s.steps; begin += kChunksTogether * kChunk) {
-    const int64_t end = smaller(begin + kChunksTogether * kChunk, s.steps), chunks = divide_up(end - begin, kChunk);
+  const int64_t most_steps = borders.together() * kChunk;
+  for (int64_t begin = 0; begin < s.steps; begin += most_steps) {
+    const int64_t end = smaller(begin + most_steps, s.steps), chunks = divide_up(end - begin, kChunk);
     parallel_for((chunks - 1) * panels.count, in.num_threads, [&](int64_t index) {
       const int64_t chunk = index / panels.count, k = index % panels.count, first = begin + chunk * kChunk;
       auto task = make(panels[k]);
-      for (int64_t i = 0; i < row; ++i) task.workspace().product[i] = Complex && i % 2 == 1 ? F(0) : F(1);
       task.run(s, first, first + kChunk, false);
-      copy_row(borders.result(chunk, k), task.workspace().state, row);
-      copy_row(borders.product(chunk, k), task.workspace().product, row);
+      copy_row(borders.result(chunk, k), task.workspace().state, task.workspace().row);
+      copy_row(borders.product(chunk, k), task.workspace().product, task.workspace().row);
     });
     const int64_t stretches = borders.template join<Task::kConjugate>(chunks - 1) ? chunks : 1;
     const int64_t steps = stretches == 1 ? end - begin : kChunk;
     parallel_for(stretches * panels.count, in.num_threads, [&](int64_t index) {
       const int64_t stretch = index / panels.count, k = index % panels.count, first = begin + stretch * steps;
       auto task = make(panels[k]);
+      const int64_t row = task.workspace().row;
       copy_row(task.workspace().state, borders.state(stretch, k), row);
       run_rows(task, s, first, smaller(first + steps, end));
       if (stretch == stretches - 1) copy_row(borders.result(0, k), task.workspace().state, row);
     });
-    for (int64_t k = 0; k < panels.count; ++k) copy_row(borders.state(0, k), borders.result(0, k), row);
+    for (int64_t k = 0; k < panels.count; ++k) copy_row(borders.state(0, k), borders.result(0, k), panels.row);
   }
   for (int64_t k = 0; k < panels.count; ++k) {
     auto task = make(panels[k]);
-    copy_row(task.workspace().state, borders.state(0, k), row);
+    copy_row(task.workspace().state, borders.state(0, k), task.workspace().row);
     task.end(s);
   }
 }
@@ -122,14 +119,14 @@ void run_all(const DiagonalInputs& in, const Panels<F, Complex>& panels, bool on
     auto task = make(panels[index % panels.count]);
     for (int64_t i = first; i < first + per_task; ++i) {
       const Sequence s = sequence(in, i);
-      if (runs_in_chunks(in, s)) continue;
+      if (runs_in_chunks(in, s.steps)) continue;
       task.begin(s);
       run_rows(task, s, 0, s.steps);
       task.end(s);
     }
   });
   for (int64_t i = 0; i < in.sequences; ++i)
-    if (const Sequence s = sequence(in, i); runs_in_chunks(in, s)) run_in_chunks<F, Complex>(in, panels, s, make);
+    if (const Sequence s = sequence(in, i); runs_in_chunks(in, s.steps)) run_in_chunks(in, panels, s, make);
 }
 
 }  // namespace ssm::SSM_ISA::diagonal
