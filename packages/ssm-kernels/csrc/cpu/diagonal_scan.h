@@ -11,12 +11,11 @@
 namespace ssm::SSM_ISA::diagonal {
 
 constexpr int64_t kChunk = 256;        // steps, a power of 2: sums over time and long sequences are cut into these
-constexpr int64_t kManySteps = 1024;   // of a sequence whose chunks run at once ...
-constexpr int64_t kFewSequences = 4;   // ... where there are fewer sequences than this
-constexpr int64_t kFewReals = 1024;    // ... and not more numbers in all their states
-constexpr int64_t kEnoughTasks = 8;    // otherwise panels get narrower, down to a vector, until there are so many tasks
-// Reading is twice as fast if a panel spans the tensor's rows or at least whole pages.  Channels that do not neighbour
-// each other in memory each lie in a page of their own, so that there a panel has to be narrow.
+constexpr int64_t kManySteps = 4096;   // of a sequence whose chunks run at once ...
+constexpr int64_t kFewReals = 128;     // ... where there are not more numbers in the states of all sequences
+constexpr int64_t kEnoughTasks = 8;    // otherwise panels get narrower until there are so many tasks
+// Memory is read fastest in order, so that a panel should span the rows of the tensors; stretches of kNarrowPanelBytes
+// are still good.  Channels that do not neighbour each other each lie in a page of their own: these must be few.
 constexpr int64_t kPanelBytes = 4096, kNarrowPanelBytes = 256;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -37,8 +36,7 @@ inline Sequence sequence(const DiagonalInputs& in, int64_t index) {
 
 // Whether the chunks of a sequence with so many steps run at once.
 inline bool runs_in_chunks(const DiagonalInputs& in, int64_t steps) {
-  const int64_t reals = in.sequences * in.channels * (in.is_complex ? 2 : 1);
-  return in.sequences < kFewSequences && reals <= kFewReals && steps >= kManySteps;
+  return in.sequences * in.channels * (in.is_complex ? 2 : 1) <= kFewReals && steps >= kManySteps;
 }
 
 // Channels are neighbours in memory; a number's two parts always are.
@@ -58,9 +56,10 @@ class Panels {
   Panels(const DiagonalInputs& in, int64_t recurrences, bool rows)
       : channels_(in.channels), whole_(in.channels * kParts<Complex> / W * W / kParts<Complex>) {
     const int64_t vectors = whole_ * kParts<Complex> / W;
-    const int64_t widest = (rows ? kPanelBytes : kNarrowPanelBytes) / (W * static_cast<int64_t>(sizeof(F)));
+    const int64_t vector = W * static_cast<int64_t>(sizeof(F));
+    const int64_t widest = (rows ? kPanelBytes : kNarrowPanelBytes) / vector, narrowest = kNarrowPanelBytes / vector;
     const int64_t wanted = runs_in_chunks(in, in.steps) ? 1 : divide_up(kEnoughTasks, larger(recurrences, 1));
-    row = larger(1, smaller(widest, vectors / wanted)) * W;
+    row = smaller(widest, larger(narrowest, vectors / wanted)) * W;
     width_ = row / kParts<Complex>;
     whole_panels_ = divide_up(whole_, width_);
     count = whole_panels_ + (whole_ < channels_);

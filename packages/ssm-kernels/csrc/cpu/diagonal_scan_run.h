@@ -15,8 +15,8 @@
 
 namespace ssm::SSM_ISA::diagonal {
 
-// Chunks that run at once: their inputs are read twice and should stay in the cache in between.
-constexpr int64_t kFewestChunks = 8, kMostChunks = 32, kChunkReals = 1 << 20;
+// Their inputs are read twice and should stay in the cache in between.
+constexpr int64_t kChunksTogether = 16;
 
 // All chunks of one panel, one after another.
 template <class Task>
@@ -35,13 +35,11 @@ class Borders {
  public:
   explicit Borders(const Panels<F, Complex>& panels)
       : size_(panels.count * panels.row), row_(panels.row),
-        together_(larger(kFewestChunks, smaller(kMostChunks, kChunkReals / (kChunk * size_)))),
-        scratch_(3 * Scratch::size<F>((together_ + 1) * size_)) {
+        scratch_(3 * Scratch::size<F>(kChunksTogether * size_)) {
     for (F** piece : {&states_, &results_, &products_})
-      *piece = scratch_.template take_zeroed<F>((together_ + 1) * size_);
+      *piece = scratch_.template take_zeroed<F>(kChunksTogether * size_);
   }
 
-  int64_t together() const { return together_; }
   F* state(int64_t chunk, int64_t panel) const { return states_ + chunk * size_ + panel * row_; }
   // What the chunk makes of a zero state, and the product of its a.
   F* result(int64_t chunk, int64_t panel) const { return results_ + chunk * size_ + panel * row_; }
@@ -66,7 +64,7 @@ class Borders {
   }
 
  private:
-  int64_t size_, row_, together_;
+  int64_t size_, row_;
   Scratch scratch_;
   F *states_, *results_, *products_;
 };
@@ -80,9 +78,9 @@ void run_in_chunks(const DiagonalInputs& in, const Panels<F, Complex>& panels, c
     task.begin(s);
     copy_row(borders.state(0, k), task.workspace().state, task.workspace().row);
   }
-  const int64_t most_steps = borders.together() * kChunk;
-  for (int64_t begin = 0; begin < s.steps; begin += most_steps) {
-    const int64_t end = smaller(begin + most_steps, s.steps), chunks = divide_up(end - begin, kChunk);
+  constexpr int64_t kMostSteps = kChunksTogether * kChunk;
+  for (int64_t begin = 0; begin < s.steps; begin += kMostSteps) {
+    const int64_t end = smaller(begin + kMostSteps, s.steps), chunks = divide_up(end - begin, kChunk);
     parallel_for((chunks - 1) * panels.count, in.num_threads, [&](int64_t index) {
       const int64_t chunk = index / panels.count, k = index % panels.count, first = begin + chunk * kChunk;
       auto task = make(panels[k]);
