@@ -1,8 +1,3 @@
-#include <pybind11/stl.h>
-
-#include <array>
-#include <stdexcept>
-
 #include "bindings.h"
 #include "causal_conv1d_params.h"
 #include "cpu/isa.h"
@@ -12,29 +7,24 @@ namespace py = pybind11;
 namespace ssm {
 namespace {
 
-// What Python passes for a (b, l, d) tensor: (address, stride_b, stride_l, stride_d).
-using Ref3 = std::array<int64_t, 4>;
-
-template <class T>
-T* pointer(int64_t address) {
-  return reinterpret_cast<T*>(static_cast<intptr_t>(address));
-}
-
-View3 view(const Ref3& ref) { return {pointer<char>(ref[0]), ref[1], ref[2], ref[3]}; }
-
 // sizes: (batch, steps, channels, width, dtype code).
 void set_sizes(ConvInputs& in, const std::array<int64_t, 5>& sizes) {
   for (int i = 0; i < 4; ++i)
     if (sizes[i] < 0) throw std::invalid_argument("negative size");
   if (sizes[3] < 1 || sizes[3] > kMostTaps) throw std::invalid_argument("width must be 1 to 8");
-  if (sizes[4] < 0 || sizes[4] > 3) throw std::invalid_argument("unknown dtype code");
   in.batch = sizes[0], in.steps = sizes[1], in.channels = sizes[2], in.width = sizes[3];
-  in.dtype = static_cast<DType>(sizes[4]);
+  in.dtype = dtype_from(sizes[4]);
 }
 
 void set_tensors(ConvInputs& in, const Ref3& x, int64_t weight, int64_t bias, int64_t initial_state) {
   in.x = view(x);
   in.weight = pointer<void>(weight), in.bias = pointer<void>(bias), in.initial_state = pointer<void>(initial_state);
+}
+
+// offsets: address of sequences + 1 numbers, which must outlive the call.
+void set_packing(ConvInputs& in, int64_t offsets, int64_t sequences) {
+  if (sequences < 0 || in.batch != 1) throw std::invalid_argument("packed sequences need a batch of 1");
+  in.offsets = pointer<int64_t>(offsets), in.packed_sequences = sequences;
 }
 
 void set_mode(ConvInputs& in, bool silu, bool reverse, int num_threads) {
@@ -74,6 +64,7 @@ void bind_causal_conv1d(py::module_& module) {
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_tensors", &set_tensors)
+      .def("set_packing", &set_packing)
       .def("set_mode", &set_mode);
   module.def("causal_conv1d_forward", &forward);
   module.def("causal_conv1d_backward", &backward);

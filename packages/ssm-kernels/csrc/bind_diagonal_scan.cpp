@@ -1,8 +1,3 @@
-#include <pybind11/stl.h>
-
-#include <array>
-#include <stdexcept>
-
 #include "bindings.h"
 #include "cpu/isa.h"
 #include "diagonal_scan_params.h"
@@ -12,40 +7,32 @@ namespace py = pybind11;
 namespace ssm {
 namespace {
 
-// What Python passes for a (b, l, d) tensor: (address, stride_b, stride_l, stride_d).
-using Ref3 = std::array<int64_t, 4>;
-
-template <class T>
-T* pointer(int64_t address) {
-  return reinterpret_cast<T*>(static_cast<intptr_t>(address));
-}
-
-View3 view(const Ref3& ref) { return {pointer<char>(ref[0]), ref[1], ref[2], ref[3]}; }
-
 // sizes: (batch, steps, channels, dtype code).
 void set_sizes(DiagonalInputs& in, const std::array<int64_t, 4>& sizes, bool is_complex) {
   for (int i = 0; i < 3; ++i)
     if (sizes[i] < 0) throw std::invalid_argument("negative size");
-  if (sizes[3] < 0 || sizes[3] > (is_complex ? 1 : 3)) throw std::invalid_argument("unknown dtype code");
-  in.batch = sizes[0], in.steps = sizes[1], in.channels = sizes[2], in.sequences = in.batch;
-  in.dtype = static_cast<DType>(sizes[3]), in.is_complex = is_complex;
+  in.batch = sizes[0], in.steps = sizes[1], in.channels = sizes[2];
+  in.dtype = dtype_from(sizes[3]), in.is_complex = is_complex;
+  if (is_complex && size_of(in.dtype) < 4) throw std::invalid_argument("complex numbers must be f32 or f64");
 }
 
-// per_axis: whether a has its own value for every batch index, step and channel.
+// per_axis: whether a has a value of its own for every batch index, step and channel.
 void set_a(DiagonalInputs& in, const Ref3& a, const std::array<bool, 3>& per_axis) {
   in.a = view(a);
   in.a_per_batch = per_axis[0], in.a_per_step = per_axis[1], in.a_per_channel = per_axis[2];
+  const DType compute = in.dtype == DType::f64 ? DType::f64 : DType::f32;
+  if (in.a.dtype != compute && (in.a_broadcast() || in.a.dtype != in.dtype))
+    throw std::invalid_argument("a must have the compute type");
 }
 
-// offsets: the address of sequences + 1 numbers, or 0: every batch index is a sequence.
-void set_sequences(DiagonalInputs& in, int64_t sequences, int64_t offsets, int64_t initial_state) {
-  if (offsets == 0 ? sequences != in.batch : in.batch != 1) throw std::invalid_argument("wrong number of sequences");
-  in.sequences = sequences, in.offsets = pointer<const int64_t>(offsets);
-  in.initial_state = pointer<void>(initial_state);
+// offsets: address of sequences + 1 numbers, which must outlive the call.
+void set_packing(DiagonalInputs& in, int64_t offsets, int64_t sequences) {
+  if (sequences < 0 || in.batch != 1) throw std::invalid_argument("packed sequences need a batch of 1");
+  in.offsets = pointer<int64_t>(offsets), in.packed_sequences = sequences;
 }
 
-void set_mode(DiagonalInputs& in, bool reverse, int num_threads) {
-  in.reverse = reverse, in.num_threads = num_threads;
+void set_mode(DiagonalInputs& in, int64_t initial_state, bool reverse, int num_threads) {
+  in.initial_state = pointer<void>(initial_state), in.reverse = reverse, in.num_threads = num_threads;
 }
 
 void forward(const DiagonalInputs& in, const Ref3& u, const Ref3& h, int64_t final_state) {
@@ -82,7 +69,7 @@ void bind_diagonal_scan(py::module_& module) {
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_a", &set_a)
-      .def("set_sequences", &set_sequences)
+      .def("set_packing", &set_packing)
       .def("set_mode", &set_mode);
   module.def("diagonal_scan_forward", &forward);
   module.def("diagonal_scan_backward", &backward);

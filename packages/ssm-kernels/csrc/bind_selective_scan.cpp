@@ -1,8 +1,3 @@
-#include <pybind11/stl.h>
-
-#include <array>
-#include <stdexcept>
-
 #include "bindings.h"
 #include "cpu/isa.h"
 
@@ -11,17 +6,8 @@ namespace py = pybind11;
 namespace ssm {
 namespace {
 
-// What Python passes for a tensor: (address, stride_b, stride_l, stride_d); address 0 for an absent one.
-using Ref3 = std::array<int64_t, 4>;
 // For B and C: (address, groups, stride_b, stride_l, stride_g, stride_n); groups 0 for a constant.
 using RefBC = std::array<int64_t, 6>;
-
-template <class T>
-T* pointer(int64_t address) {
-  return reinterpret_cast<T*>(static_cast<intptr_t>(address));
-}
-
-View3 view(const Ref3& ref) { return {pointer<char>(ref[0]), ref[1], ref[2], ref[3]}; }
 
 CoefficientView coefficient(const RefBC& ref) {
   return {pointer<char>(ref[0]), ref[1], ref[2], ref[3], ref[4], ref[5]};
@@ -31,9 +17,8 @@ CoefficientView coefficient(const RefBC& ref) {
 void set_sizes(ScanInputs& in, int64_t batch, int64_t steps, int64_t channels, int64_t states, int dtype,
                bool complex_A) {
   if (batch < 0 || steps < 0 || channels < 0 || states < 0) throw std::invalid_argument("negative size");
-  if (dtype < 0 || dtype > 3) throw std::invalid_argument("unknown dtype code");
   in.batch = batch, in.steps = steps, in.channels = channels, in.states = complex_A ? 2 * states : states;
-  in.dtype = static_cast<DType>(dtype), in.complex_A = complex_A;
+  in.dtype = dtype_from(dtype), in.complex_A = complex_A;
 }
 
 void set_sequences(ScanInputs& in, const Ref3& u, const Ref3& delta, const Ref3& z, const RefBC& B, const RefBC& C) {
@@ -49,14 +34,24 @@ void set_parameters(ScanInputs& in, int64_t A, int64_t D, int64_t delta_bias, in
   in.initial_state = pointer<void>(initial_state);
 }
 
-void set_mode(ScanInputs& in, bool delta_softplus, bool reverse, int num_threads) {
-  in.delta_softplus = delta_softplus, in.reverse = reverse, in.num_threads = num_threads;
+// offsets: address of sequences + 1 numbers, which must outlive the call.
+void set_packing(ScanInputs& in, int64_t offsets, int64_t sequences) {
+  if (sequences < 0 || in.batch != 1) throw std::invalid_argument("packed sequences need a batch of 1");
+  in.offsets = pointer<int64_t>(offsets), in.packed_sequences = sequences;
 }
 
-void forward(const ScanInputs& in, const Ref3& y, int64_t final_state, int64_t checkpoints) {
+// columns: 0, or the width of the image whose columns time runs down.
+void set_mode(ScanInputs& in, bool delta_softplus, bool reverse, int64_t columns, int num_threads) {
+  if (columns < 0 || (columns > 0 && (in.steps % columns != 0 || in.offsets != nullptr)))
+    throw std::invalid_argument("columns must divide the steps of one unpacked sequence");
+  in.delta_softplus = delta_softplus, in.reverse = reverse, in.columns = columns, in.num_threads = num_threads;
+}
+
+void forward(const ScanInputs& in, const Ref3& y, bool add_to_y, int64_t final_state,
+             int64_t checkpoints) {
   ScanForward params;
   params.in = in;
-  params.y = view(y);
+  params.y = view(y), params.add_to_y = add_to_y;
   params.final_state = pointer<void>(final_state);
   params.checkpoints = pointer<void>(checkpoints);
   const KernelTable& kernels = active_kernels();
@@ -64,10 +59,11 @@ void forward(const ScanInputs& in, const Ref3& y, int64_t final_state, int64_t c
   (in.complex_A ? kernels.selective_scan_complex_forward : kernels.selective_scan_forward)(params);
 }
 
+// add: to the gradients of u and z instead of overwriting them.
 // grads: addresses of the gradients of A, D, delta_bias and initial_state, 0 where not wanted.
 void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state, int64_t checkpoints,
-              const std::array<Ref3, 3>& grad_sequences, const std::array<RefBC, 2>& grad_coefficients,
-              const std::array<int64_t, 4>& grads) {
+              const std::array<Ref3, 3>& grad_sequences, const std::array<bool, 2>& add,
+              const std::array<RefBC, 2>& grad_coefficients, const std::array<int64_t, 4>& grads) {
   ScanBackward params;
   params.in = in;
   params.grad_y = view(grad_y);
@@ -76,6 +72,7 @@ void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state
   params.grad_u = view(grad_sequences[0]);
   params.grad_delta = view(grad_sequences[1]);
   params.grad_z = view(grad_sequences[2]);
+  params.add_to_grad_u = add[0], params.add_to_grad_z = add[1];
   params.grad_B = coefficient(grad_coefficients[0]);
   params.grad_C = coefficient(grad_coefficients[1]);
   params.grad_A = pointer<void>(grads[0]);
@@ -95,8 +92,9 @@ void bind_selective_scan(py::module_& module) {
       .def("set_sizes", &set_sizes)
       .def("set_sequences", &set_sequences)
       .def("set_parameters", &set_parameters)
+      .def("set_packing", &set_packing)
       .def("set_mode", &set_mode);
-  module.def("scan_chunks", &scan_chunks);
+  module.def("scan_chunks", [](const ScanInputs& in) { return scan_chunks(in.sequences()); });
   module.def("selective_scan_forward", &forward);
   module.def("selective_scan_backward", &backward);
 }

@@ -2,8 +2,32 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+
+#include "params.h"
 
 namespace ssm {
+
+// What Python passes for a (b, l, d) tensor: (address, stride_b, stride_l, stride_d, dtype code); address 0 if absent.
+using Ref3 = std::array<int64_t, 5>;
+
+template <class T>
+T* pointer(int64_t address) {
+  return reinterpret_cast<T*>(static_cast<intptr_t>(address));
+}
+
+inline DType dtype_from(int64_t code) {
+  if (code < 0 || code > 3) throw std::invalid_argument("unknown dtype code");
+  return static_cast<DType>(code);
+}
+
+inline View3 view(const Ref3& ref) {
+  return {pointer<char>(ref[0]), ref[1], ref[2], ref[3], dtype_from(ref[4])};
+}
+
 
 void bind_selective_scan(pybind11::module_& module);
 void bind_causal_conv1d(pybind11::module_& module);

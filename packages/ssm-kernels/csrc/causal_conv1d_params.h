@@ -11,6 +11,8 @@ constexpr int64_t kMostTaps = 8;
 // order.
 struct ConvInputs {
   int64_t batch = 0, steps = 0, channels = 0, width = 0;
+  const int64_t* offsets = nullptr;  // of packed sequences; nullptr: each batch index is one sequence
+  int64_t packed_sequences = 0;
   DType dtype = DType::f32;  // of x and y
   View3 x;
   const void* weight = nullptr;
@@ -19,6 +21,8 @@ struct ConvInputs {
   bool silu = false;
   bool reverse = false;  // taps look ahead instead of back
   int32_t num_threads = 1;
+
+  Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
 };
 
 struct ConvForward {

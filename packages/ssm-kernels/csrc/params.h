@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "sequences.h"
+
 namespace ssm {
 
 // Storage types.  Arithmetic is float, and double where the storage is f64 ("compute type").
@@ -17,6 +19,7 @@ inline int64_t size_of(DType dtype) {
 struct View3 {
   char* data = nullptr;
   int64_t stride_b = 0, stride_l = 0, stride_d = 0;
+  DType dtype = DType::f32;
 };
 
 // B or C of the scan: (b, l, g, n) with any strides, or constant in time: contiguous (d, n) in the compute type.
@@ -33,11 +36,16 @@ struct CoefficientView {
 //
 // With complex A all of A, B, C and the states are complex, each number stored as its real and its imaginary part.  The
 // axis n then counts parts, 2 per state: n = (re 0, im 0, re 1, im 1, ...).
+//
+// Time need not follow the axis l.  With `columns` c > 0 the l steps are the rows of an image of c columns laid end to
+// end, and time runs down one column after the other; `reverse` runs through either order backwards.
 struct ScanInputs {
   int64_t batch = 0, steps = 0, channels = 0;
   int64_t states = 0;        // n: numbers in the state of one channel, even with complex A
   bool complex_A = false;
-  DType dtype = DType::f32;  // of u, delta, z and y
+  const int64_t* offsets = nullptr;  // of packed sequences; nullptr: each batch index is one sequence
+  int64_t packed_sequences = 0;
+  DType dtype = DType::f32;  // of u, delta and z
   View3 u, delta, z;
   CoefficientView B, C;
   const void* A = nullptr;
@@ -46,7 +54,10 @@ struct ScanInputs {
   const void* initial_state = nullptr;
   bool delta_softplus = false;
   bool reverse = false;  // time runs from the last step to the first
+  int64_t columns = 0;
   int32_t num_threads = 1;
+
+  Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
 
   // Of variable B and C: that of u, or the compute type with complex A.
   DType coefficient_dtype() const { return !complex_A || dtype == DType::f64 ? dtype : DType::f32; }
@@ -54,9 +65,10 @@ struct ScanInputs {
 
 struct ScanForward {
   ScanInputs in;
-  View3 y;                      // contiguous
+  View3 y;
+  bool add_to_y = false;        // y += instead of y =, before the gate
   void* final_state = nullptr;  // (b, d, n)
-  void* checkpoints = nullptr;  // (b, chunks, n, d), the state before each chunk; nullptr: not wanted
+  void* checkpoints = nullptr;  // (chunks of all sequences, n, d), the state before each chunk; nullptr: not wanted
 };
 
 struct ScanBackward {
@@ -65,6 +77,7 @@ struct ScanBackward {
   const void* grad_final_state = nullptr;  // (b, d, n) or nullptr
   const void* checkpoints = nullptr;       // of the forward pass
   View3 grad_u, grad_delta, grad_z;
+  bool add_to_grad_u = false, add_to_grad_z = false;  // += instead of =
   void* grad_A = nullptr;              // (d, n)
   CoefficientView grad_B, grad_C;      // same kind (variable or constant) as B and C
   void* grad_D = nullptr;              // (d,) or nullptr
@@ -75,6 +88,16 @@ struct ScanBackward {
 // Steps per chunk of the scan: the forward pass keeps one state per chunk, the backward pass recomputes the others.
 constexpr int64_t kScanChunk = 32;
 
-inline int64_t scan_chunks(int64_t steps) { return (steps + kScanChunk - 1) / kScanChunk; }
+// Chunks that may be needed for sequences of `steps` steps in all.  Chunks of different sequences never share a place:
+// packed sequence i begins at chunk offsets[i] / kScanChunk + i, which leaves some places empty but needs no table.
+inline int64_t scan_chunks(const Sequences& sequences) {
+  if (sequences.packed()) return sequences.steps / kScanChunk + sequences.count;
+  return sequences.count * ((sequences.steps + kScanChunk - 1) / kScanChunk);
+}
+
+inline int64_t first_scan_chunk(const Sequences& sequences, int64_t index) {
+  if (sequences.packed()) return sequences.offsets[index] / kScanChunk + index;
+  return index * ((sequences.steps + kScanChunk - 1) / kScanChunk);
+}
 
 }  // namespace ssm

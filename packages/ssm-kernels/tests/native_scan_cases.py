@@ -34,6 +34,10 @@ class Case:
 class Mode:
     delta_softplus: bool = True
     reverse: bool = False
+    columns: int = 0
+
+    def native(self) -> native.ScanMode:
+        return native.ScanMode(self.delta_softplus, self.reverse, self.columns)
 
 
 # Relative to the largest value, for steps and decays of any size; see also the test of ordinary
@@ -124,27 +128,30 @@ def expected_scan(case: Case, mode: Mode) -> tuple[Tensor, Tensor]:
     return (torch.stack(outputs, 1) if l else u.new_zeros(b, 0, d)), state
 
 
-def native_scan(case: Case, mode: Mode) -> tuple[Tensor, Tensor, Tensor | None]:
+def native_scan(
+    case: Case, mode: Mode, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     return native.selective_scan_forward(
-        *case.tensors(),
-        delta_softplus=mode.delta_softplus,
-        reverse=mode.reverse,
-        save_for_backward=True,
+        *case.tensors(), mode=mode.native(), save_for_backward=True, offsets=offsets
     )
 
 
 def native_gradients(
-    case: Case, mode: Mode, grad_y: Tensor, grad_state: Tensor | None
+    case: Case,
+    mode: Mode,
+    grad_y: Tensor,
+    grad_state: Tensor | None,
+    offsets: Tensor | None = None,
 ) -> dict[str, Tensor | None]:
-    checkpoints = native_scan(case, mode)[2]
+    checkpoints = native_scan(case, mode, offsets)[2]
     gradients = native.selective_scan_backward(
         grad_y,
         grad_state,
         *case.tensors(),
         checkpoints,
-        delta_softplus=mode.delta_softplus,
-        reverse=mode.reverse,
+        mode=mode.native(),
         need_initial_state_grad=case.initial_state is not None,
+        offsets=offsets,
     )
     return dict(zip((field.name for field in fields(case)), gradients, strict=True))
 

@@ -1,6 +1,6 @@
 // What the forward and the backward pass of the causal convolution share.
 //
-// Steps are counted in the order of processing: step 0 is the last one of the tensor if the taps look ahead.  Taps, tiles
+// Steps of a sequence are counted in the order of processing: step 0 is its last one if the taps look ahead.  Taps, tiles
 // and states then look the same both ways.  A tile is some steps of one block of channels, one channel per lane, as rows
 // of vectors in the compute type; "padded" tiles begin width - 1 steps early.
 #pragma once
@@ -31,19 +31,47 @@ SSM_INLINE int64_t conv_blocks(const ConvInputs& in) {
   return (in.channels + kWidth<F> - 1) / kWidth<F>;
 }
 
-SSM_INLINE Matrix conv_steps(const ConvInputs& in, const View3& v, int64_t batch, ConvBlock block, int64_t step,
-                             int64_t rows) {
-  const int64_t time = in.reverse ? in.steps - 1 - step : step;
-  const int64_t offset = batch * v.stride_b + time * v.stride_l + block.channel * v.stride_d;
-  return {v.data + offset * size_of(in.dtype), in.reverse ? -v.stride_l : v.stride_l, v.stride_d, rows, block.lanes};
+// How many steps a task gets: whole sequences if they are short.
+SSM_INLINE int64_t conv_part_steps(const Sequences& sequences, int64_t most) {
+  const bool short_ones = !sequences.packed() && sequences.steps > 0 && sequences.steps <= most;
+  return short_ones ? most / sequences.steps * sequences.steps : most;
+}
+
+// Sequences are laid end to end and cut into parts, at least one: sequences without a step still have states.
+SSM_INLINE int64_t conv_parts(const Sequences& sequences, int64_t part_steps) {
+  const int64_t total = sequences.total();
+  return total == 0 ? 1 : (total + part_steps - 1) / part_steps;
+}
+
+// Calls body(sequence, begin, end) for the steps of every sequence that lie in one part.
+template <class Body>
+SSM_INLINE void conv_for_pieces(const ConvInputs& in, int64_t part, int64_t part_steps, Body body) {
+  const Sequences sequences = in.sequences();
+  const int64_t total = sequences.total(), begin = part * part_steps;
+  const int64_t end = begin + part_steps < total ? begin + part_steps : total;
+  for (int64_t i = sequences.first_from(begin); i < sequences.count; ++i) {
+    const int64_t first = sequences.place(i), last = sequences.place(i + 1);
+    if (first >= end && end < total) break;
+    const Sequence sequence = sequences.at(i);
+    const int64_t low = (first > begin ? first : begin) - first, high = (last < end ? last : end) - first;
+    if (in.reverse) body(sequence, sequence.steps - high, sequence.steps - low);
+    else body(sequence, low, high);
+  }
+}
+
+SSM_INLINE Matrix conv_steps(const ConvInputs& in, const View3& v, const Sequence& sequence, ConvBlock block,
+                             int64_t step, int64_t rows) {
+  const int64_t time = sequence.first + (in.reverse ? sequence.steps - 1 - step : step);
+  const int64_t offset = sequence.batch * v.stride_b + time * v.stride_l + block.channel * v.stride_d;
+  return {v.data + offset * size_of(v.dtype), in.reverse ? -v.stride_l : v.stride_l, v.stride_d, rows, block.lanes};
 }
 
 // Samples [first, first + rows) of a state (b, d, width - 1), the oldest being sample 0.
 template <class F>
-SSM_INLINE Matrix conv_state(const ConvInputs& in, const void* state, int64_t batch, ConvBlock block, int64_t first,
-                             int64_t rows) {
+SSM_INLINE Matrix conv_state(const ConvInputs& in, const void* state, const Sequence& sequence, ConvBlock block,
+                             int64_t first, int64_t rows) {
   const int64_t samples = in.width - 1, column = in.reverse ? samples - 1 - first : first;
-  const int64_t offset = (batch * in.channels + block.channel) * samples + column;
+  const int64_t offset = (sequence.index * in.channels + block.channel) * samples + column;
   char* data = static_cast<char*>(const_cast<void*>(state)) + offset * static_cast<int64_t>(sizeof(F));
   return {data, in.reverse ? -1 : 1, samples, rows, block.lanes};
 }
@@ -58,18 +86,18 @@ SSM_INLINE void conv_read(DType dtype, const Matrix& m, F* tile) {
 
 // Samples of x at steps [begin, end), from the initial state before step 0 and zero after the last step.
 template <class F>
-SSM_INLINE void conv_read_padded(const ConvInputs& in, int64_t batch, ConvBlock block, int64_t begin, int64_t end,
-                                 F* tile) {
-  const int64_t outside = begin < 0 ? -begin : 0, inside = (end < in.steps ? end : in.steps) - begin;
+SSM_INLINE void conv_read_padded(const ConvInputs& in, const Sequence& sequence, ConvBlock block, int64_t begin,
+                                 int64_t end, F* tile) {
+  const int64_t steps = sequence.steps, outside = begin < 0 ? -begin : 0, inside = (end < steps ? end : steps) - begin;
   if (in.initial_state == nullptr) {
     __builtin_memset(tile, 0, static_cast<size_t>(outside * kWidth<F>) * sizeof(F));
   } else {
     const int64_t first = begin + in.width - 1;
-    conv_read<F>(kComputeType<F>, conv_state<F>(in, in.initial_state, batch, block, first, outside), tile);
+    conv_read<F>(kComputeType<F>, conv_state<F>(in, in.initial_state, sequence, block, first, outside), tile);
   }
   if (inside > outside) {
-    const Matrix m = conv_steps(in, in.x, batch, block, begin + outside, inside - outside);
-    conv_read<F>(in.dtype, m, tile + outside * kWidth<F>);
+    const Matrix m = conv_steps(in, in.x, sequence, block, begin + outside, inside - outside);
+    conv_read<F>(in.x.dtype, m, tile + outside * kWidth<F>);
   }
   for (int64_t row = inside; row < end - begin; ++row) store(tile + row * kWidth<F>, Vec<F>{});
 }

@@ -1,8 +1,8 @@
 // Backward pass of the causal convolution.
 //
-// A task is a stretch of steps of one sequence, or several short sequences, times a band of channels; it sums the
-// gradients of weight and bias over its part, and the sums of all tasks are added in a fixed order at the end.  How the
-// steps are cut depends on the shape alone, so the result does not depend on the number of threads.
+// A task is some steps of one sequence, or several short sequences, times a band of channels; it sums the gradients of
+// weight and bias over its part, and the sums of all tasks are added in a fixed order at the end.  How the steps are cut
+// depends on the lengths alone, so the result does not depend on the number of threads.
 #include "cpu/causal_conv1d.h"
 #include "cpu/operators.h"
 #include "cpu/parallel.h"
@@ -11,23 +11,10 @@
 namespace ssm::SSM_ISA {
 namespace {
 
-constexpr int64_t kStretch = 4 * kConvTile;  // steps per task
+constexpr int64_t kPartSteps = 4 * kConvTile;  // per task
 constexpr int64_t kBandBlocks = 8;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How the steps of all sequences are cut into parts.
-struct Cut {
-  int64_t stretches;  // per sequence; at least 1, for the gradients of the states
-  int64_t sequences;  // per part
-  int64_t parts;
-
-  explicit Cut(const ConvInputs& in) {
-    stretches = in.steps <= kStretch ? 1 : divide_up(in.steps, kStretch);
-    sequences = in.steps == 0 || in.steps > kStretch ? 1 : kStretch / in.steps;
-    parts = divide_up(in.batch, sequences) * stretches;
-  }
-};
 
 template <class F, int K>
 struct BackwardBlock {
@@ -44,18 +31,21 @@ struct BackwardBlock {
     bias = conv_read_bias<F>(in, block);
   }
 
-  // Steps [begin, begin + kConvTile) of one sequence; adds the gradients of weight and bias to `sums`.
-  void run(int64_t batch, int64_t begin, F* sums) const {
-    const int64_t end = begin + kConvTile < in.steps ? begin + kConvTile : in.steps, rows = end - begin;
+  // Steps [begin, end) of one sequence, at most kConvTile; adds the gradients of weight and bias to `sums`.
+  void run(const Sequence& sequence, int64_t begin, int64_t end, F* sums) const {
+    const int64_t rows = end - begin, left = sequence.steps - begin;
     // A sample reaches K - 1 steps ahead, so the gradient of the sums is needed that far beyond the tile.
-    const int64_t ahead = rows + K - 1, known = ahead < in.steps - begin ? ahead : in.steps - begin;
+    const int64_t ahead = rows + K - 1, known = ahead < left ? ahead : left;
     alignas(64) F padded[(kConvTile + 2 * (K - 1)) * W];
     alignas(64) F grad_sum_rows[(kConvTile + 2 * (K - 1)) * W];
     alignas(64) F grad_x[(kConvTile + K - 1) * W];
     F* grad_sum = grad_sum_rows + (K - 1) * W;  // row 0 is step `begin`; the rows before are for the initial state
 
-    conv_read_padded<F>(in, batch, block, begin - (K - 1), begin + ahead, padded);
-    if (known > 0) conv_read<F>(in.dtype, conv_steps(in, params.grad_y, batch, block, begin, known), grad_sum);
+    conv_read_padded<F>(in, sequence, block, begin - (K - 1), begin + ahead, padded);
+    if (known > 0) {
+      const Matrix m = conv_steps(in, params.grad_y, sequence, block, begin, known);
+      conv_read<F>(params.grad_y.dtype, m, grad_sum);
+    }
     for (int64_t t = -(K - 1); t < 0; ++t) store(grad_sum + t * W, Vec<F>{});
     for (int64_t t = known; t < ahead; ++t) store(grad_sum + t * W, Vec<F>{});
     if (in.silu) through_silu(padded, known, grad_sum);
@@ -64,13 +54,15 @@ struct BackwardBlock {
     // The first tile also covers the K - 1 samples before step 0.
     const int64_t early = begin == 0 ? K - 1 : 0;
     for (int64_t t = -early; t < rows; ++t) store(grad_x + (t + early) * W, reach(grad_sum + t * W));
-    if (params.grad_final_state != nullptr) add_final_state(batch, begin - early, end, grad_x);
+    if (params.grad_final_state != nullptr) add_final_state(sequence, begin - early, end, grad_x);
     if (rows > 0) {
-      const Matrix m = conv_steps(in, params.grad_x, batch, block, begin, rows);
-      write_matrix<F>(in.dtype, m, grad_x + early * W, W);
+      const Matrix m = conv_steps(in, params.grad_x, sequence, block, begin, rows);
+      write_matrix<F>(params.grad_x.dtype, m, grad_x + early * W, W);
     }
-    if (early > 0 && params.grad_initial_state != nullptr)
-      write_matrix<F>(kComputeType<F>, conv_state<F>(in, params.grad_initial_state, batch, block, 0, K - 1), grad_x, W);
+    if (early > 0 && params.grad_initial_state != nullptr) {
+      const Matrix m = conv_state<F>(in, params.grad_initial_state, sequence, block, 0, K - 1);
+      write_matrix<F>(kComputeType<F>, m, grad_x, W);
+    }
   }
 
  private:
@@ -105,11 +97,11 @@ struct BackwardBlock {
   }
 
   // The final state holds the last K - 1 samples, those of the initial state included if there are fewer steps.
-  void add_final_state(int64_t batch, int64_t begin, int64_t end, F* grad_x) const {
-    const int64_t oldest = in.steps - (K - 1), first = begin > oldest ? begin : oldest;
+  void add_final_state(const Sequence& sequence, int64_t begin, int64_t end, F* grad_x) const {
+    const int64_t oldest = sequence.steps - (K - 1), first = begin > oldest ? begin : oldest;
     if (first >= end) return;
     alignas(64) F grad_state[K * W];
-    const Matrix m = conv_state<F>(in, params.grad_final_state, batch, block, first - oldest, end - first);
+    const Matrix m = conv_state<F>(in, params.grad_final_state, sequence, block, first - oldest, end - first);
     conv_read<F>(kComputeType<F>, m, grad_state);
     for (int64_t step = first; step < end; ++step) {
       F* row = grad_x + (step - begin) * W;
@@ -142,31 +134,28 @@ void write_sums(const ConvBackward& params, const F* sums, int64_t parts, int64_
 template <class F, int K>
 void backward(const ConvBackward& params) {
   const ConvInputs& in = params.in;
-  const Cut cut(in);
+  const int64_t part_steps = conv_part_steps(in.sequences(), kPartSteps), parts = conv_parts(in.sequences(), part_steps);
   const int64_t blocks = conv_blocks<F>(in), bands = divide_up(blocks, kBandBlocks);
   const int64_t sums_per_block = (K + 1) * kWidth<F>;
-  Scratch scratch(Scratch::size<F>(cut.parts * blocks * sums_per_block));
-  F* sums = scratch.take_zeroed<F>(cut.parts * blocks * sums_per_block);
+  Scratch scratch(Scratch::size<F>(parts * blocks * sums_per_block));
+  F* sums = scratch.take_zeroed<F>(parts * blocks * sums_per_block);
 
-  parallel_for(cut.parts * bands, in.num_threads, [&](int64_t task) {
+  parallel_for(parts * bands, in.num_threads, [&](int64_t task) {
     const int64_t part = task / bands, band = task % bands;
-    const int64_t step = part % cut.stretches * kStretch, first = part / cut.stretches * cut.sequences;
-    const int64_t last_step = step + kStretch < in.steps ? step + kStretch : in.steps;
-    const int64_t last = first + cut.sequences < in.batch ? first + cut.sequences : in.batch;
     const int64_t last_block = (band + 1) * kBandBlocks < blocks ? (band + 1) * kBandBlocks : blocks;
     for (int64_t k = band * kBandBlocks; k < last_block; ++k) {
       const BackwardBlock<F, K> block(params, conv_block<F>(in, k));
       F* own_sums = sums + (part * blocks + k) * sums_per_block;
-      for (int64_t batch = first; batch < last; ++batch) {
-        int64_t begin = step;
+      conv_for_pieces(in, part, part_steps, [&](const Sequence& sequence, int64_t begin, int64_t end) {
         do {  // at least once: without a step there are still states
-          block.run(batch, begin, own_sums);
-          begin += kConvTile;
-        } while (begin < last_step);
-      }
+          const int64_t next = begin + kConvTile < end ? begin + kConvTile : end;
+          block.run(sequence, begin, next, own_sums);
+          begin = next;
+        } while (begin < end);
+      });
     }
   });
-  parallel_for(blocks, in.num_threads, [&](int64_t k) { write_sums<F, K>(params, sums, cut.parts, blocks, k); });
+  parallel_for(blocks, in.num_threads, [&](int64_t k) { write_sums<F, K>(params, sums, parts, blocks, k); });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Forward pass of the causal convolution.  A task is one batch index, one tile of steps and a band of channels.
+// Forward pass of the causal convolution.  A task is one tile of steps (or several short sequences) and a band of channels.
 #include "cpu/causal_conv1d.h"
 #include "cpu/operators.h"
 #include "cpu/parallel.h"
@@ -9,13 +9,13 @@ namespace {
 constexpr int64_t kBandBlocks = 16;  // blocks per task: enough work to pay for handing it out
 
 template <class F, int K>
-void convolve_block(const ConvForward& params, int64_t batch, int64_t tile, ConvBlock block) {
+void convolve_block(const ConvForward& params, const Sequence& sequence, int64_t begin, int64_t end, ConvBlock block) {
   constexpr int64_t W = kWidth<F>;
   const ConvInputs& in = params.in;
-  const int64_t begin = tile * kConvTile, left = in.steps - begin, rows = left < kConvTile ? left : kConvTile;
+  const int64_t rows = end - begin;
   alignas(64) F padded[(kConvTile + K - 1) * W];
   alignas(64) F y[kConvTile * W];
-  conv_read_padded<F>(in, batch, block, begin - (K - 1), begin + rows, padded);
+  conv_read_padded<F>(in, sequence, block, begin - (K - 1), begin + rows, padded);
 
   Vec<F> taps[K];
   conv_read_taps<F, K>(in, block, taps);
@@ -25,9 +25,9 @@ void convolve_block(const ConvForward& params, int64_t batch, int64_t tile, Conv
     if (in.silu) sum = sum / (exp<F>(-sum) + F(1));
     store(y + t * W, sum);
   }
-  if (rows > 0) write_matrix<F>(in.dtype, conv_steps(in, params.y, batch, block, begin, rows), y, W);
-  if (K > 1 && begin + rows == in.steps) {
-    const Matrix m = conv_state<F>(in, params.final_state, batch, block, 0, K - 1);
+  if (rows > 0) write_matrix<F>(params.y.dtype, conv_steps(in, params.y, sequence, block, begin, rows), y, W);
+  if (K > 1 && end == sequence.steps) {
+    const Matrix m = conv_state<F>(in, params.final_state, sequence, block, 0, K - 1);
     write_matrix<F>(kComputeType<F>, m, padded + rows * W, W);
   }
 }
@@ -36,12 +36,14 @@ template <class F, int K>
 void forward(const ConvForward& params) {
   const ConvInputs& in = params.in;
   const int64_t blocks = conv_blocks<F>(in), bands = (blocks + kBandBlocks - 1) / kBandBlocks;
-  // Without a step there is still a final state to write.
-  const int64_t tiles = in.steps == 0 ? 1 : (in.steps + kConvTile - 1) / kConvTile;
-  parallel_for(in.batch * tiles * bands, in.num_threads, [&](int64_t task) {
-    const int64_t band = task % bands, tile = task / bands % tiles, batch = task / bands / tiles;
-    const int64_t begin = band * kBandBlocks, end = begin + kBandBlocks < blocks ? begin + kBandBlocks : blocks;
-    for (int64_t k = begin; k < end; ++k) convolve_block<F, K>(params, batch, tile, conv_block<F>(in, k));
+  const int64_t part_steps = conv_part_steps(in.sequences(), kConvTile), parts = conv_parts(in.sequences(), part_steps);
+  parallel_for(parts * bands, in.num_threads, [&](int64_t task) {
+    const int64_t band = task % bands, part = task / bands;
+    const int64_t first = band * kBandBlocks, last = first + kBandBlocks < blocks ? first + kBandBlocks : blocks;
+    conv_for_pieces(in, part, part_steps, [&](const Sequence& sequence, int64_t begin, int64_t end) {
+      for (int64_t k = first; k < last; ++k)
+        convolve_block<F, K>(params, sequence, begin, end, conv_block<F>(in, k));
+    });
   });
 }
 

@@ -25,18 +25,9 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <bool Complex>
 constexpr int64_t kParts = Complex ? 2 : 1;  // real numbers per number
 
-struct Sequence {
-  int64_t index, batch, begin, steps;
-};
-
-inline Sequence sequence(const DiagonalInputs& in, int64_t index) {
-  if (in.offsets == nullptr) return {index, index, 0, in.steps};
-  return {index, 0, in.offsets[index], in.offsets[index + 1] - in.offsets[index]};
-}
-
 // Whether the chunks of a sequence with so many steps run at once.
 inline bool runs_in_chunks(const DiagonalInputs& in, int64_t steps) {
-  return in.sequences * in.channels * (in.is_complex ? 2 : 1) <= kFewReals && steps >= kManySteps;
+  return in.sequences().count * in.channels * (in.is_complex ? 2 : 1) <= kFewReals && steps >= kManySteps;
 }
 
 // Channels are neighbours in memory; a number's two parts always are.
@@ -79,11 +70,10 @@ class Panels {
 
 // `rows` rows of a sequence, from row `first` on.
 template <bool Complex>
-Matrix rows_of(const View3& v, DType dtype, const Sequence& s, bool backwards, int64_t first, int64_t rows,
-               const Panel& panel) {
-  const int64_t step = s.begin + (backwards ? s.steps - 1 - first : first);
+Matrix rows_of(const View3& v, const Sequence& s, bool backwards, int64_t first, int64_t rows, const Panel& panel) {
+  const int64_t step = s.first + (backwards ? s.steps - 1 - first : first);
   const int64_t offset = s.batch * v.stride_b + step * v.stride_l + panel.first * v.stride_d;
-  char* data = v.data + offset * size_of(dtype) * kParts<Complex>;
+  char* data = v.data + offset * size_of(v.dtype) * kParts<Complex>;
   return {data, backwards ? -v.stride_l : v.stride_l, v.stride_d, rows, panel.count};
 }
 

@@ -21,9 +21,8 @@ class BackwardTask {
   BackwardTask(const DiagonalBackward& params, const SumsOfA<F, Complex>& sums, const Panel& panel)
       : params_(params), in_(params.in), sums_(sums), work_(in_, panel, !in_.reverse, 2), tile_(work_.take_tile()),
         before_(work_.take_tile()), in_place_(work_.whole && has_rows(params.grad_h) && has_rows(params.h)) {
-    const bool full = !in_.a_broadcast();
-    fused_ = params.grad_a == nullptr ? GradA::later : full ? GradA::write : GradA::sum;
-    if (params.grad_a != nullptr && !full && in_.a_per_step) in_place_ = false;
+    fused_ = params.grad_a == nullptr ? GradA::later : in_.a_per_step ? GradA::write : GradA::sum;
+    if (fused_ == GradA::write && (in_.a_broadcast() || !work_.a_in_place)) in_place_ = false;
   }
 
   Workspace<F, Complex>& workspace() { return work_; }
@@ -48,13 +47,13 @@ class BackwardTask {
 
  private:
   Matrix matrix(const View3& v, const Sequence& s, int64_t first, int64_t rows) const {
-    return rows_of<Complex>(v, in_.dtype, s, work_.backwards, first, rows, work_.panel);
+    return rows_of<Complex>(v, s, work_.backwards, first, rows, work_.panel);
   }
 
   // A gradient of a with every step and channel.
   View3 grad_a_view() const {
     const int64_t l = in_.steps, d = in_.channels;
-    return {static_cast<char*>(params_.grad_a), in_.a_per_batch ? l * d : 0, d, 1};
+    return {static_cast<char*>(params_.grad_a), in_.a_per_batch ? l * d : 0, d, 1, in_.a.dtype};
   }
 
   template <class S>
@@ -66,17 +65,21 @@ class BackwardTask {
     const Rows<S> g = in_place(params_.grad_h, first);
     const Rows<S> lambda = keep && params_.grad_u.data != nullptr ? in_place(params_.grad_u, first) : nowhere;
     work_.template with_a<S>(s, first, rows, [&](auto a) {
-      if (!keep) {
-        advance<GradA::later>(rows, a, g, lambda, g, g);
-        work_.multiply_up(rows, a);
-      } else if (fused_ == GradA::later) {
-        advance<GradA::later>(rows, a, g, lambda, g, g);
+      if (!keep || fused_ == GradA::later) {
+        advance<GradA::later>(rows, a, g, lambda, g, a);
+        if (!keep) work_.multiply_up(rows, a);
       } else if (fused_ == GradA::write) {
-        advance<GradA::write>(rows, a, g, lambda, in_place(params_.h, first + 1), in_place(grad_a_view(), first));
+        const decltype(a) grad_a = rows_like(a, matrix(grad_a_view(), s, first, rows));
+        advance<GradA::write>(rows, a, g, lambda, in_place(params_.h, first + 1), grad_a);
       } else {
-        advance<GradA::sum>(rows, a, g, lambda, in_place(params_.h, first + 1), g);
+        advance<GradA::sum>(rows, a, g, lambda, in_place(params_.h, first + 1), a);
       }
     });
+  }
+
+  template <class A>
+  static Rows<A> rows_like(Rows<A>, const Matrix& m) {
+    return rows_in_place<A, Complex>(m);
   }
 
   void step_in_tile(const Sequence& s, int64_t first, int64_t rows, bool keep) {
@@ -84,7 +87,7 @@ class BackwardTask {
     const Rows<ComputeStorage<F>> tile = work_.packed(tile_);
     with_storage<F>(in_.dtype, [&](auto storage) {
       work_.template with_a<decltype(storage)>(s, first, rows, [&](auto a) {
-        advance<GradA::later>(rows, a, tile, tile, tile, tile);
+        advance<GradA::later>(rows, a, tile, tile, tile, a);
         if (!keep) work_.multiply_up(rows, a);
       });
     });
@@ -97,7 +100,7 @@ class BackwardTask {
   // lambda <- g + c and c <- conj(a) lambda, row by row.  before: the states that the rows began with.
   template <GradA Fused, class A, class S>
   __attribute__((noinline)) void advance(int64_t rows, Rows<A> a, Rows<S> g, Rows<S> lambda, Rows<S> before,
-                                         Rows<S> grad_a) {
+                                         Rows<A> grad_a) {
     F *const state = work_.state, *const sum = sum_;
     in_groups<F>(work_.row, [&](auto count, int64_t at) {
       constexpr int N = decltype(count)::value;
@@ -128,8 +131,8 @@ class BackwardTask {
       store(before_ + at, times<F, Complex, true>(load<F>(before_ + at), load<F>(tile_ + at)));
     if (!in_.a_per_step) return sum_over_time(rows);
     if (!in_.a_per_channel) return sum_over_channels(s, first, rows);
-    const DType dtype = work_.a_dtype();
-    const Matrix m = rows_of<Complex>(grad_a_view(), dtype, s, work_.backwards, first, rows, work_.panel);
+    const DType dtype = in_.a.dtype;
+    const Matrix m = matrix(grad_a_view(), s, first, rows);
     if (!in_.a_per_batch) {  // add to what the sequences so far have left
       read_rows<F, Complex>(dtype, m, tile_, work_.row);
       for (int64_t at = 0; at < rows * work_.row; at += kWidth<F>)
@@ -161,7 +164,7 @@ class BackwardTask {
       for (int64_t at = 0; at < work_.row; at += kWidth<F>) total += load<F>(before_ + r * work_.row + at);
       F lanes[kWidth<F>];
       store(lanes, total);
-      const int64_t step = s.begin + (work_.backwards ? s.steps - 1 - first - r : first + r);
+      const int64_t step = s.first + (work_.backwards ? s.steps - 1 - first - r : first + r);
       F* sum = sums_.over_channels(s, step, work_.panel);
       for (int64_t lane = 0; lane < kWidth<F>; ++lane) sum[lane % kParts<Complex>] += lanes[lane];
     }
@@ -182,7 +185,7 @@ void backward(const DiagonalBackward& params) {
   const DiagonalInputs& in = params.in;
   const bool shared = SumsOfA<F, Complex>::shared_by_sequences(params);
   const bool rows = has_rows(params.grad_h) && has_rows(params.h) && (has_rows(in.a) || in.a_broadcast());
-  const Panels<F, Complex> panels(in, shared ? 1 : in.sequences, rows);
+  const Panels<F, Complex> panels(in, shared ? 1 : in.sequences().count, rows);
   const SumsOfA<F, Complex> sums(params, panels);
   run_all(in, panels, shared, [&](const Panel& panel) { return BackwardTask<F, Complex>(params, sums, panel); });
   sums.finish();

@@ -35,7 +35,7 @@ class ForwardTask {
 
  private:
   Matrix matrix(const View3& v, const Sequence& s, int64_t first, int64_t rows) const {
-    return rows_of<Complex>(v, in_.dtype, s, work_.backwards, first, rows, work_.panel);
+    return rows_of<Complex>(v, s, work_.backwards, first, rows, work_.panel);
   }
 
   template <class S>
@@ -86,7 +86,7 @@ class ForwardTask {
 template <class F, bool Complex>
 void forward(const DiagonalForward& params) {
   const DiagonalInputs& in = params.in;
-  const Panels<F, Complex> panels(in, in.sequences, has_rows(params.u) && (has_rows(in.a) || in.a_broadcast()));
+  const Panels<F, Complex> panels(in, in.sequences().count, has_rows(params.u) && (has_rows(in.a) || in.a_broadcast()));
   run_all(in, panels, false, [&](const Panel& panel) { return ForwardTask<F, Complex>(params, panel); });
 }
 

@@ -110,21 +110,22 @@ void run_in_chunks(const DiagonalInputs& in, const Panels<F, Complex>& panels, c
 // one_by_one: the sequences add to the same results, so that for each panel they must follow each other.
 template <class F, bool Complex, class Make>
 void run_all(const DiagonalInputs& in, const Panels<F, Complex>& panels, bool one_by_one, const Make& make) {
-  if (in.sequences == 0) return;
-  const int64_t per_task = one_by_one ? in.sequences : 1;
-  parallel_for(in.sequences / per_task * panels.count, in.num_threads, [&](int64_t index) {
+  const Sequences sequences = in.sequences();
+  if (sequences.count == 0) return;
+  const int64_t per_task = one_by_one ? sequences.count : 1;
+  parallel_for(sequences.count / per_task * panels.count, in.num_threads, [&](int64_t index) {
     const int64_t first = index / panels.count * per_task;
     auto task = make(panels[index % panels.count]);
     for (int64_t i = first; i < first + per_task; ++i) {
-      const Sequence s = sequence(in, i);
+      const Sequence s = sequences.at(i);
       if (runs_in_chunks(in, s.steps)) continue;
       task.begin(s);
       run_rows(task, s, 0, s.steps);
       task.end(s);
     }
   });
-  for (int64_t i = 0; i < in.sequences; ++i)
-    if (const Sequence s = sequence(in, i); runs_in_chunks(in, s.steps)) run_in_chunks(in, panels, s, make);
+  for (int64_t i = 0; i < sequences.count; ++i)
+    if (const Sequence s = sequences.at(i); runs_in_chunks(in, s.steps)) run_in_chunks(in, panels, s, make);
 }
 
 }  // namespace ssm::SSM_ISA::diagonal

@@ -1,6 +1,6 @@
 // The gradient of an a that is broadcast: sums over the axes where it has one value for all.
 //
-// Every task adds to a place of its own, except that sequences which share a place follow each other.  The places follow
+// Every task adds to a place of its own, except that sequences sharing a place follow each other.  The places follow
 // from the sizes alone and are added up in a fixed order, so the sums do not depend on the number of threads.
 #pragma once
 
@@ -62,11 +62,11 @@ class SumsOfA {
 
   // Sequences of different lengths need a place per chunk: a sequence touches at most one stretch of kChunk steps more
   // than it has chunks, so counting sequences and stretches before it leaves enough.
-  int64_t place(const Sequence& s) const { return (s.batch * in_.steps + s.begin) / kChunk + s.index; }
-  int64_t chunks() const { return in_.batch * in_.steps / kChunk + in_.sequences + 1; }
-  int64_t first_place(int64_t batch) const { return in_.a_per_batch && batch > 0 ? place(sequence(in_, batch)) : 0; }
+  int64_t place(const Sequence& s) const { return (s.batch * in_.steps + s.first) / kChunk + s.index; }
+  int64_t chunks() const { return in_.batch * in_.steps / kChunk + in_.sequences().count + 1; }
+  int64_t first_place(int64_t batch) const { return in_.a_per_batch && batch > 0 ? place(in_.sequences().at(batch)) : 0; }
   int64_t last_place(int64_t batch) const {
-    return in_.a_per_batch && batch + 1 < in_.batch ? place(sequence(in_, batch + 1)) : chunks();
+    return batch + 1 < batches() ? first_place(batch + 1) : chunks();
   }
 
   void finish_panel(const Panel& panel) const {

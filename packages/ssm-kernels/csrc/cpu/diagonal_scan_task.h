@@ -98,7 +98,7 @@ struct Workspace {
       : in(in), panel(panel), backwards(backwards),
         row(divide_up(panel.count * kParts<Complex>, kWidth<F>) * kWidth<F>),
         most_rows(larger(1, kTileBytes / (row * static_cast<int64_t>(sizeof(F))))),
-        whole(row == panel.count * kParts<Complex>), a_in_place(whole && !in.a_broadcast() && has_rows(in.a)),
+        whole(row == panel.count * kParts<Complex>), a_in_place(whole && in.a_per_step && has_rows(in.a)),
         scratch(2 * Scratch::size<F>(row) + (tiles + 1) * Scratch::size<F>(row * most_rows)) {
     state = scratch.take_zeroed<F>(row);
     product = scratch.take_zeroed<F>(row);
@@ -111,21 +111,19 @@ struct Workspace {
     return {reinterpret_cast<char*>(tile), row * static_cast<int64_t>(sizeof(F))};
   }
 
-  DType a_dtype() const { return in.a_broadcast() ? kComputeType<F> : in.dtype; }
-
   // A constant a is read once: its tile is a single row.
   void read_constant_a(const Sequence& s) {
     if (!in.a_per_step)
-      read_rows<F, Complex>(kComputeType<F>, rows_of<Complex>(in.a, kComputeType<F>, s, backwards, 0, 1, panel), tile_a,
-                            row);
+      read_rows<F, Complex>(in.a.dtype, rows_of<Complex>(in.a, s, backwards, 0, 1, panel), tile_a, row);
   }
 
-  // Calls body(rows of a), S being the storage of a tensor in place.
+  // Calls body(rows of a), S being the storage of u.
   template <class S, class Body>
   SSM_INLINE void with_a(const Sequence& s, int64_t first, int64_t rows, Body body) {
-    const Matrix m = rows_of<Complex>(in.a, a_dtype(), s, backwards, first, rows, panel);
-    if (a_in_place) return body(rows_in_place<S, Complex>(m));
-    if (in.a_per_step) read_rows<F, Complex>(a_dtype(), m, tile_a, row);
+    const Matrix m = rows_of<Complex>(in.a, s, backwards, first, rows, panel);
+    if (a_in_place && in.a.dtype == in.dtype) return body(rows_in_place<S, Complex>(m));
+    if (a_in_place) return body(rows_in_place<ComputeStorage<F>, Complex>(m));
+    if (in.a_per_step) read_rows<F, Complex>(in.a.dtype, m, tile_a, row);
     body(Rows<ComputeStorage<F>>{reinterpret_cast<char*>(tile_a), in.a_per_step ? packed(tile_a).stride : 0});
   }
 

@@ -76,27 +76,44 @@ struct Partition {
   }
 };
 
-// Steps [begin, begin + rows) in processing order.
+// Some consecutive steps of one sequence in processing order, at most kTileSteps.
 struct Chunk {
-  int64_t index, begin, rows;
+  Sequence sequence;
+  int64_t begin, rows;
+  int64_t checkpoint;  // which of the checkpoints
 
-  Chunk(const ScanInputs& in, int64_t index)
-      : index(index), begin(index * kTileSteps), rows(smaller(kTileSteps, in.steps - begin)) {}
+  Chunk(const ScanInputs& in, const Sequence& sequence, int64_t index)
+      : sequence(sequence), begin(index * kTileSteps), rows(smaller(kTileSteps, sequence.steps - begin)),
+        checkpoint(first_scan_chunk(in.sequences(), sequence.index) + index) {}
+
+  static int64_t count(const Sequence& sequence) { return ceil_div(sequence.steps, kTileSteps); }
 };
 
-// Where processing step `begin` lies in time, and how far the next one is.
-struct TimeAxis {
-  int64_t first, sign;
-  TimeAxis(const ScanInputs& in, const Chunk& chunk)
-      : first(in.reverse ? in.steps - 1 - chunk.begin : chunk.begin), sign(in.reverse ? -1 : 1) {}
+// Consecutive rows of a chunk whose steps are evenly spaced on the axis l: from `first` on, `stride` apart.
+struct Run {
+  int64_t row, rows;
+  int64_t first, stride;
 };
 
-// The part of a (b, l, d) tensor in one chunk: rows are steps, columns channels.
-SSM_INLINE Matrix sequence_matrix(const ScanInputs& in, const View3& view, int64_t batch, const Chunk& chunk,
-                                  const Channels& channels) {
-  const TimeAxis time(in, chunk);
-  const int64_t offset = batch * view.stride_b + time.first * view.stride_l + channels.first * view.stride_d;
-  return {view.data + offset * size_of(in.dtype), time.sign * view.stride_l, view.stride_d, chunk.rows, channels.count};
+// Calls body(run) for the runs of a chunk: one, unless time runs down the columns of an image.
+template <class Body>
+SSM_INLINE void for_runs(const ScanInputs& in, const Chunk& chunk, Body body) {
+  const int64_t sign = in.reverse ? -1 : 1;
+  const int64_t begin = in.reverse ? chunk.sequence.steps - 1 - chunk.begin : chunk.begin;
+  if (in.columns == 0) return body(Run{0, chunk.rows, chunk.sequence.first + begin, sign});
+  const int64_t height = in.steps / in.columns;  // steps of one column
+  for (int64_t row = 0; row < chunk.rows;) {
+    const int64_t time = begin + sign * row, column = time / height, y = time % height;
+    const int64_t rows = smaller(chunk.rows - row, in.reverse ? y + 1 : height - y);
+    body(Run{row, rows, y * in.columns + column, sign * in.columns});
+    row += rows;
+  }
+}
+
+// The part of a (b, l, d) tensor in one run: rows are steps, columns channels.
+SSM_INLINE Matrix run_matrix(const View3& view, int64_t batch, const Run& run, const Channels& channels) {
+  const int64_t offset = batch * view.stride_b + run.first * view.stride_l + channels.first * view.stride_d;
+  return {view.data + offset * size_of(view.dtype), run.stride * view.stride_l, view.stride_d, run.rows, channels.count};
 }
 
 // The part of a (b, d, n) state: rows are states, columns channels.
@@ -107,13 +124,12 @@ SSM_INLINE Matrix state_matrix(const ScanInputs& in, const void* data, int64_t b
   return {begin + offset * static_cast<int64_t>(sizeof(F)), 1, in.states, in.states, channels.count};
 }
 
-// The part of the checkpoints (b, chunks, n, d): rows are states, columns channels.
+// The part of the checkpoints (chunks, n, d): rows are states, columns channels.
 template <class F>
-SSM_INLINE Matrix checkpoint_matrix(const ScanInputs& in, const void* data, int64_t batch, const Chunk& chunk,
+SSM_INLINE Matrix checkpoint_matrix(const ScanInputs& in, const void* data, const Chunk& chunk,
                                     const Channels& channels) {
   char* begin = const_cast<char*>(static_cast<const char*>(data));
-  const int64_t offset =
-      (batch * scan_chunks(in.steps) + chunk.index) * in.states * in.channels + channels.first;
+  const int64_t offset = chunk.checkpoint * in.states * in.channels + channels.first;
   return {begin + offset * static_cast<int64_t>(sizeof(F)), in.channels, 1, in.states, channels.count};
 }
 
@@ -124,6 +140,27 @@ SSM_INLINE void read_lanes(DType dtype, const Matrix& m, F* tile, int64_t block_
   if (m.cols % W != 0)
     __builtin_memset(tile + m.cols / W * block_stride, 0, static_cast<size_t>(m.rows * W) * sizeof(F));
   read_matrix<F>(dtype, m, tile, W, block_stride);
+}
+
+// One chunk of a (b, l, d) tensor as (blocks, steps, lanes).
+template <class F>
+SSM_INLINE void read_chunk(const ScanInputs& in, const View3& view, const Chunk& chunk, const Channels& channels,
+                           F* tiles) {
+  constexpr int64_t W = kWidth<F>;
+  for_runs(in, chunk, [&](const Run& run) {
+    read_lanes<F>(view.dtype, run_matrix(view, chunk.sequence.batch, run, channels), tiles + run.row * W,
+                  kTileSteps * W);
+  });
+}
+
+template <class F>
+SSM_INLINE void write_chunk(const ScanInputs& in, const View3& view, const Chunk& chunk, const Channels& channels,
+                            const F* tiles) {
+  constexpr int64_t W = kWidth<F>;
+  for_runs(in, chunk, [&](const Run& run) {
+    write_matrix<F>(view.dtype, run_matrix(view, chunk.sequence.batch, run, channels), tiles + run.row * W, W,
+                    kTileSteps * W);
+  });
 }
 
 // One vector of per-channel values, contiguous in memory; zeros without a channel or without data.
@@ -158,18 +195,20 @@ struct Coefficient {
 // Reads variable B or C of one chunk into (steps, n), for the group that `channel` belongs to.  Complex rows hold all real
 // parts, then all imaginary parts.
 template <class F>
-SSM_INLINE void read_coefficient(const ScanInputs& in, const CoefficientView& view, int64_t batch, const Chunk& chunk,
-                                 int64_t channel, F* tile) {
-  const TimeAxis time(in, chunk);
+SSM_INLINE void read_coefficient(const ScanInputs& in, const CoefficientView& view, const Chunk& chunk, int64_t channel,
+                                 F* tile) {
   const int64_t group = channel / (in.channels / view.groups);
-  const int64_t offset = batch * view.stride_b + time.first * view.stride_l + group * view.stride_g;
   const DType dtype = in.coefficient_dtype();
   const int64_t parts = in.complex_A ? 2 : 1, states = in.states / parts;
-  for (int64_t part = 0; part < parts; ++part) {
-    char* data = view.data + (offset + part) * size_of(dtype);
-    const Matrix m = {data, time.sign * view.stride_l, view.stride_n, chunk.rows, states};
-    read_matrix<F>(dtype, m, tile + part * states, in.states);
-  }
+  for_runs(in, chunk, [&](const Run& run) {
+    const int64_t offset =
+        chunk.sequence.batch * view.stride_b + run.first * view.stride_l + group * view.stride_g;
+    for (int64_t part = 0; part < parts; ++part) {
+      char* data = view.data + (offset + part) * size_of(dtype);
+      const Matrix m = {data, run.stride * view.stride_l, view.stride_n, run.rows, states};
+      read_matrix<F>(dtype, m, tile + run.row * in.states + part * states, in.states);
+    }
+  });
 }
 
 // A * log2(e), as (blocks, n, lanes): the decay of one step is then 2^(delta * that).  Imaginary parts stay as they are.

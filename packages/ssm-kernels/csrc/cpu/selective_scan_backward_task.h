@@ -1,5 +1,5 @@
 // Backward pass of the selective scan but for its innermost loops, which are the template parameter Pass: real or complex
-// states.  A task is one part of the batch and one slab of channels; it walks each batch index from the last chunk of
+// states.  A task is one part of the sequences and one slab of channels; it walks each sequence from the last chunk of
 // time to the first, recomputing the states of a chunk from its checkpoint.
 //
 // Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), and run.
@@ -74,7 +74,8 @@ struct BackwardTask {
     read_decay_rates<F>(in, partition.channels(slab, 0, blocks), rates);
     if constexpr (!VariableB) read_states(in.B.data, 0, B);
     if constexpr (!VariableC) read_states(in.C.data, 0, C);
-    for (int64_t batch = partials.first_batch(part); batch < partials.first_batch(part + 1); ++batch) run_batch(batch);
+    for (int64_t index = partials.first_sequence(part); index < partials.first_sequence(part + 1); ++index)
+      run_sequence(in.sequences().at(index));
     write_states(grad_A, partials.A(part), 0);
     if constexpr (!VariableB) write_states(grad_B, partials.constant_B(part), 0);
     if constexpr (!VariableC) write_states(grad_C, partials.constant_C(part), 0);
@@ -85,51 +86,53 @@ struct BackwardTask {
     }
   }
 
-  void read_states(const void* from, int64_t batch, F* to) {
+  void read_states(const void* from, int64_t sequence, F* to) {
     const Channels all = partition.channels(slab, 0, blocks);
-    read_lanes<F>(kComputeType<F>, state_matrix<F>(in, from, batch, all), to, matrix);
+    read_lanes<F>(kComputeType<F>, state_matrix<F>(in, from, sequence, all), to, matrix);
   }
-  void write_states(const F* from, void* to, int64_t batch) {
+  void write_states(const F* from, void* to, int64_t sequence) {
     const Channels all = partition.channels(slab, 0, blocks);
-    write_matrix<F>(kComputeType<F>, state_matrix<F>(in, to, batch, all), from, W, matrix);
+    write_matrix<F>(kComputeType<F>, state_matrix<F>(in, to, sequence, all), from, W, matrix);
   }
 
-  void run_batch(int64_t batch) {
+  void run_sequence(const Sequence& sequence) {
     if (params.grad_final_state != nullptr) {
-      read_states(params.grad_final_state, batch, carry);
+      read_states(params.grad_final_state, sequence.index, carry);
     } else {
       __builtin_memset(carry, 0, static_cast<size_t>(blocks * matrix) * sizeof(F));
     }
-    for (int64_t index = scan_chunks(in.steps) - 1; index >= 0; --index) run_chunk(batch, Chunk(in, index));
-    if (params.grad_initial_state != nullptr) write_states(carry, params.grad_initial_state, batch);
+    for (int64_t index = Chunk::count(sequence) - 1; index >= 0; --index) run_chunk(Chunk(in, sequence, index));
+    if (params.grad_initial_state != nullptr) write_states(carry, params.grad_initial_state, sequence.index);
   }
 
-  void run_chunk(int64_t batch, const Chunk& chunk) {
+  void run_chunk(const Chunk& chunk) {
     const Channels all = partition.channels(slab, 0, blocks);
     const size_t sums_bytes = static_cast<size_t>(chunk.rows * matrix) * sizeof(F);
     if constexpr (VariableB) {
-      read_coefficient<F>(in, in.B, batch, chunk, all.first, B);
+      read_coefficient<F>(in, in.B, chunk, all.first, B);
       __builtin_memset(grad_B, 0, sums_bytes);
     }
     if constexpr (VariableC) {
-      read_coefficient<F>(in, in.C, batch, chunk, all.first, C);
+      read_coefficient<F>(in, in.C, chunk, all.first, C);
       __builtin_memset(grad_C, 0, sums_bytes);
     }
-    const Matrix checkpoint = checkpoint_matrix<F>(in, params.checkpoints, batch, chunk, all);
+    const Matrix checkpoint = checkpoint_matrix<F>(in, params.checkpoints, chunk, all);
     read_lanes<F>(kComputeType<F>, checkpoint, initial, matrix);
-    for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(batch, chunk, first);
-    if constexpr (VariableB) write_rows(chunk, grad_B, partials.rows_B(slab, batch));
-    if constexpr (VariableC) write_rows(chunk, grad_C, partials.rows_C(slab, batch));
+    for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(chunk, first);
+    if constexpr (VariableB) write_rows(chunk, grad_B, partials.rows_B(slab, chunk.sequence.batch));
+    if constexpr (VariableC) write_rows(chunk, grad_C, partials.rows_C(slab, chunk.sequence.batch));
   }
 
-  void run_panel(int64_t batch, const Chunk& chunk, int64_t first) {
+  void run_panel(const Chunk& chunk, int64_t first) {
     const int64_t count = smaller(kPanelBlocks, blocks - first);
     const Channels panel = partition.channels(slab, first, count);
-    const auto read = [&](const View3& view, F* to) {
-      read_lanes<F>(in.dtype, sequence_matrix(in, view, batch, chunk, panel), to, kTile);
-    };
-    const auto write = [&](const F* from, const View3& view) {
-      write_matrix<F>(in.dtype, sequence_matrix(in, view, batch, chunk, panel), from, W, kTile);
+    const auto read = [&](const View3& view, F* to) { read_chunk<F>(in, view, chunk, panel, to); };
+    const auto write = [&](F* from, const View3& view, bool add) {
+      if (add) {
+        read(view, panel_dy);  // no longer needed
+        for (int64_t i = 0; i < count * kTile; ++i) from[i] += panel_dy[i];
+      }
+      write_chunk<F>(in, view, chunk, panel, from);
     };
     read(in.u, panel_u);
     read(in.delta, panel_delta);
@@ -143,9 +146,9 @@ struct BackwardTask {
       for_passes([&](auto states, int64_t n) { run_pass<states.value>(chunk.rows, first + k, n); });
       finish(chunk.rows, block, first + k, panel_u + k * kTile, panel_gate + k * kTile);
     }
-    write(panel_u, params.grad_u);  // by now the gradients are where the inputs were
-    write(panel_delta, params.grad_delta);
-    if constexpr (Gated) write(panel_gate, params.grad_z);
+    write(panel_u, params.grad_u, params.add_to_grad_u);  // by now the gradients are where the inputs were
+    write(panel_delta, params.grad_delta, false);
+    if constexpr (Gated) write(panel_gate, params.grad_z, params.add_to_grad_z);
   }
 
   // delta <- softplus(delta + bias), slope <- its derivative; dy <- grad_y silu(z), gate <- d out / d z per y
@@ -213,10 +216,12 @@ struct BackwardTask {
 
   // Sums the lanes of one chunk's dB or dC into the rows (l, n) of this slab, in order of time.
   void write_rows(const Chunk& chunk, const F* sums, F* rows) {
-    const TimeAxis time(in, chunk);
     for_passes([&](auto count, int64_t first) {
-      sum_over_lanes<F, count.value>(chunk.rows, sums + first * chunk.rows * W, time.sign * in.states,
-                                     rows + time.first * in.states + first);
+      const F* pass = sums + first * chunk.rows * W;
+      for_runs(in, chunk, [&](const Run& run) {
+        sum_over_lanes<F, count.value>(run.rows, pass + run.row * count.value * W, run.stride * in.states,
+                                       rows + run.first * in.states + first);
+      });
     });
   }
 };
@@ -225,7 +230,7 @@ template <class F, class Pass, bool VariableB, bool VariableC, bool Gated>
 void backward(const ScanBackward& params) {
   const ScanInputs& in = params.in;
   // The number of tasks must not follow the number of threads: it decides in which order sums are formed.
-  const Partition partition(in, kWidth<F>, smaller(in.batch, kMostParts), kMostParts);
+  const Partition partition(in, kWidth<F>, smaller(in.sequences().count, kMostParts), kMostParts);
   PartialSums<F> partials(params, partition);
   parallel_for(partials.parts() * partition.slabs, in.num_threads, [&](int64_t task) {
     const int64_t part = task / partition.slabs, slab = task % partition.slabs;
@@ -242,7 +247,7 @@ void backward(const ScanBackward& params) {
 
 template <class F, class Pass>
 void backward(const ScanBackward& params) {
-  if (params.in.batch == 0 || params.in.channels == 0) return zero_sums<F>(params);
+  if (params.in.sequences().count == 0 || params.in.channels == 0) return zero_sums<F>(params);
   const bool B = params.in.B.variable(), C = params.in.C.variable();
   if (B && C) return backward<F, Pass, true, true>(params);
   if (B) return backward<F, Pass, true, false>(params);

@@ -1,5 +1,5 @@
 // Forward pass of the selective scan but for its innermost loop, which is the template parameter Pass: real or complex
-// states.  A task is one batch index and one slab of channels, all steps.
+// states.  A task is one sequence and one slab of channels, all steps.
 //
 // Pass has: Coefficient<F, Variable> (B or C), kNumbers (per state: 1 or 2), kMost (numbers advanced together, a power of
 // two), kStoredDecays (numbers per step and lane it wants to keep in ForwardTiles::decays), and run.
@@ -26,7 +26,8 @@ struct ForwardTask {
   const ScanForward& params;
   const ScanInputs& in;
   const Partition& partition;
-  const int64_t batch, slab, blocks;
+  const Sequence sequence;
+  const int64_t slab, blocks;
   const int64_t matrix;  // elements of a block's (n, lanes) matrix
 
   Scratch scratch;
@@ -47,8 +48,8 @@ struct ForwardTask {
            Scratch::size<F>(coefficient_size(in, blocks, VariableC));
   }
 
-  ForwardTask(const ScanForward& params, const Partition& partition, int64_t batch, int64_t slab)
-      : params(params), in(params.in), partition(partition), batch(batch), slab(slab),
+  ForwardTask(const ScanForward& params, const Partition& partition, const Sequence& sequence, int64_t slab)
+      : params(params), in(params.in), partition(partition), sequence(sequence), slab(slab),
         blocks(partition.blocks(slab)), matrix(in.states * W), scratch(scratch_bytes(in, blocks)) {
     rates = scratch.take<F>(blocks * matrix);
     states = scratch.take_zeroed<F>(blocks * matrix);
@@ -64,36 +65,37 @@ struct ForwardTask {
     const DType type = kComputeType<F>;
     read_decay_rates<F>(in, all, rates);
     if (in.initial_state != nullptr)
-      read_lanes<F>(type, state_matrix<F>(in, in.initial_state, batch, all), states, matrix);
+      read_lanes<F>(type, state_matrix<F>(in, in.initial_state, sequence.index, all), states, matrix);
     if constexpr (!VariableB) read_lanes<F>(type, state_matrix<F>(in, in.B.data, 0, all), B, matrix);
     if constexpr (!VariableC) read_lanes<F>(type, state_matrix<F>(in, in.C.data, 0, all), C, matrix);
-    for (int64_t index = 0; index < scan_chunks(in.steps); ++index) {
-      const Chunk chunk(in, index);
+    for (int64_t index = 0; index < Chunk::count(sequence); ++index) {
+      const Chunk chunk(in, sequence, index);
       if (params.checkpoints != nullptr)
-        write_matrix<F>(type, checkpoint_matrix<F>(in, params.checkpoints, batch, chunk, all), states, W, matrix);
-      if constexpr (VariableB) read_coefficient<F>(in, in.B, batch, chunk, all.first, B);
-      if constexpr (VariableC) read_coefficient<F>(in, in.C, batch, chunk, all.first, C);
+        write_matrix<F>(type, checkpoint_matrix<F>(in, params.checkpoints, chunk, all), states, W, matrix);
+      if constexpr (VariableB) read_coefficient<F>(in, in.B, chunk, all.first, B);
+      if constexpr (VariableC) read_coefficient<F>(in, in.C, chunk, all.first, C);
       for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(chunk, first);
     }
-    write_matrix<F>(type, state_matrix<F>(in, params.final_state, batch, all), states, W, matrix);
+    write_matrix<F>(type, state_matrix<F>(in, params.final_state, sequence.index, all), states, W, matrix);
   }
 
   void run_panel(const Chunk& chunk, int64_t first) {
     const int64_t count = smaller(kPanelBlocks, blocks - first);
     const Channels panel = partition.channels(slab, first, count);
-    read_lanes<F>(in.dtype, sequence_matrix(in, in.u, batch, chunk, panel), tile_u, kTile);
-    read_lanes<F>(in.dtype, sequence_matrix(in, in.delta, batch, chunk, panel), tile_delta, kTile);
-    if (in.z.data != nullptr) read_lanes<F>(in.dtype, sequence_matrix(in, in.z, batch, chunk, panel), tile_z, kTile);
+    read_chunk<F>(in, in.u, chunk, panel, tile_u);
+    read_chunk<F>(in, in.delta, chunk, panel, tile_delta);
+    if (in.z.data != nullptr) read_chunk<F>(in, in.z, chunk, panel, tile_z);
+    if (params.add_to_y) read_chunk<F>(in, params.y, chunk, panel, tile_y);
     for (int64_t k = 0; k < count; ++k) {
       const int64_t tile = k * kTile;
       prepare(chunk.rows, partition.channels(slab, first + k, 1), tile);
       advance_all(chunk.rows, first + k, tile);
       if (in.z.data != nullptr) gate(chunk.rows, tile);
     }
-    write_matrix<F>(in.dtype, sequence_matrix(in, params.y, batch, chunk, panel), tile_y, W, kTile);
+    write_chunk<F>(in, params.y, chunk, panel, tile_y);
   }
 
-  // delta <- softplus(delta + bias); delta_u <- delta * u; y <- D * u
+  // delta <- softplus(delta + bias); delta_u <- delta * u; y <- D * u, or y + D * u
   void prepare(int64_t rows, const Channels& block, int64_t tile) {
     const Vec<F> bias = read_channels<F>(in.delta_bias, block), D = read_channels<F>(in.D, block);
     for (int64_t t = 0; t < rows * W; t += W) {
@@ -102,7 +104,7 @@ struct ForwardTask {
       const Vec<F> u = load<F>(tile_u + tile + t);
       store(tile_delta + tile + t, delta);
       store(tile_delta_u + t, delta * u);
-      store(tile_y + tile + t, D * u);
+      store(tile_y + tile + t, params.add_to_y ? load<F>(tile_y + tile + t) + D * u : D * u);
     }
   }
 
@@ -140,12 +142,13 @@ struct ForwardTask {
 template <class F, class Pass, bool VariableB, bool VariableC>
 void forward(const ScanForward& params) {
   const ScanInputs& in = params.in;
-  if (in.batch == 0 || in.channels == 0) return;
+  const Sequences sequences = in.sequences();
+  if (sequences.count == 0 || in.channels == 0) return;
   // Channels are independent of each other, so the result does not depend on how they are dealt to tasks.
-  const Partition partition(in, kWidth<F>, in.batch, 4 * int64_t(in.num_threads));
-  parallel_for(in.batch * partition.slabs, in.num_threads, [&](int64_t task) {
-    const int64_t batch = task / partition.slabs, slab = task % partition.slabs;
-    ForwardTask<F, Pass, VariableB, VariableC>(params, partition, batch, slab).run();
+  const Partition partition(in, kWidth<F>, sequences.count, 4 * int64_t(in.num_threads));
+  parallel_for(sequences.count * partition.slabs, in.num_threads, [&](int64_t task) {
+    const Sequence sequence = sequences.at(task / partition.slabs);
+    ForwardTask<F, Pass, VariableB, VariableC>(params, partition, sequence, task % partition.slabs).run();
   });
 }
 

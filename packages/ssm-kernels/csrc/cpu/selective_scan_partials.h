@@ -9,14 +9,14 @@
 
 namespace ssm::SSM_ISA {
 
-// Batch indices are dealt to this many parts at most; a part sums over its batch indices in order.
+// Sequences are dealt to this many parts at most; a part sums over its sequences in order.
 constexpr int64_t kMostParts = 32;
 
 template <class F>
 class PartialSums {
  public:
   PartialSums(const ScanBackward& params, const Partition& partition)
-      : params_(params), in_(params.in), partition_(partition), parts_(smaller(in_.batch, kMostParts)),
+      : params_(params), in_(params.in), partition_(partition), sequences_(in_.sequences().count), parts_(smaller(sequences_, kMostParts)),
         scratch_(3 * Scratch::size<F>(parts_ * matrix_size()) + 2 * Scratch::size<F>(parts_ * in_.channels) +
                  Scratch::size<F>(rows_size(in_.B)) + Scratch::size<F>(rows_size(in_.C))) {
     A_ = scratch_.take<F>(parts_ * matrix_size());
@@ -29,7 +29,7 @@ class PartialSums {
   }
 
   int64_t parts() const { return parts_; }
-  int64_t first_batch(int64_t part) const { return in_.batch * part / parts_; }
+  int64_t first_sequence(int64_t part) const { return sequences_ * part / parts_; }
 
   // (d, n) sums of one part.
   F* A(int64_t part) const { return A_ + part * matrix_size(); }
@@ -74,21 +74,21 @@ class PartialSums {
 
   // to(b, l, group, :) = sum over the slabs of the group; the first slab's place is used as the total.
   void add_slabs(F* from, const CoefficientView& to) {
-    const int64_t chunks = scan_chunks(in_.steps), slabs_per_group = partition_.slabs / to.groups;
+    constexpr int64_t stretch = 32;
+    const int64_t chunks = ceil_div(in_.steps, stretch), slabs_per_group = partition_.slabs / to.groups;
     parallel_for(in_.batch * chunks, in_.num_threads, [&](int64_t task) {
-      const int64_t batch = task / chunks;
-      const Chunk chunk(in_, task % chunks);
-      const int64_t size = chunk.rows * in_.states;
+      const int64_t batch = task / chunks, begin = task % chunks * stretch;
+      const int64_t steps = smaller(stretch, in_.steps - begin), size = steps * in_.states;
       for (int64_t group = 0; group < to.groups; ++group) {
         const int64_t slab = group * slabs_per_group;
-        F* total = from + ((slab * in_.batch + batch) * in_.steps + chunk.begin) * in_.states;
+        F* total = from + ((slab * in_.batch + batch) * in_.steps + begin) * in_.states;
         for (int64_t other = 1; other < slabs_per_group; ++other) {
           const F* term = total + other * in_.batch * row_block();
           for (int64_t i = 0; i < size; ++i) total[i] += term[i];
         }
-        const int64_t offset = batch * to.stride_b + chunk.begin * to.stride_l + group * to.stride_g;
+        const int64_t offset = batch * to.stride_b + begin * to.stride_l + group * to.stride_g;
         const DType dtype = in_.coefficient_dtype();
-        const Matrix m = {to.data + offset * size_of(dtype), to.stride_l, to.stride_n, chunk.rows, in_.states};
+        const Matrix m = {to.data + offset * size_of(dtype), to.stride_l, to.stride_n, steps, in_.states};
         write_matrix<F>(dtype, m, total, in_.states);
       }
     });
@@ -97,7 +97,7 @@ class PartialSums {
   const ScanBackward& params_;
   const ScanInputs& in_;
   const Partition& partition_;
-  int64_t parts_;
+  int64_t sequences_, parts_;
   Scratch scratch_;
   F *A_, *constant_B_, *constant_C_, *D_, *delta_bias_, *rows_B_, *rows_C_;
 };
@@ -115,9 +115,16 @@ void zero_sums(const ScanBackward& params) {
   zero<F>(params.grad_D, in.channels);
   zero<F>(params.grad_delta_bias, in.channels);
   for (const CoefficientView* grad : {&params.grad_B, &params.grad_C}) {
-    const int64_t count = grad->variable() ? in.batch * in.steps * grad->groups : in.channels;
-    const int64_t size = grad->variable() ? size_of(in.coefficient_dtype()) : int64_t(sizeof(F));
-    zero<char>(grad->data, count * in.states * size);
+    if (!grad->variable()) {
+      zero<F>(grad->data, in.channels * in.states);
+      continue;
+    }
+    const int64_t size = size_of(in.coefficient_dtype());
+    for (int64_t row = 0; row < in.batch * in.steps; ++row) {
+      const int64_t offset = row / in.steps * grad->stride_b + row % in.steps * grad->stride_l;
+      for (int64_t i = 0; i < grad->groups * in.states; ++i)
+        zero<char>(grad->data + (offset + i / in.states * grad->stride_g + i % in.states * grad->stride_n) * size, size);
+    }
   }
 }
 

@@ -21,9 +21,11 @@ from .errors import (
 from .reference import (
     causal_conv1d_reference,
     diagonal_scan_reference,
+    selective_scan_directions_reference,
     selective_scan_reference,
 )
 from .selective_scan import selective_scan
+from .selective_scan_directions import selective_scan_directions
 
 __version__ = version("ssm-kernels")
 
@@ -41,5 +43,7 @@ __all__ = [
     "diagonal_scan",
     "diagonal_scan_reference",
     "selective_scan",
+    "selective_scan_directions",
+    "selective_scan_directions_reference",
     "selective_scan_reference",
 ]

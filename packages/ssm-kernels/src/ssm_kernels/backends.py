@@ -13,10 +13,12 @@ from enum import Enum
 from functools import cache
 
 import torch
+from torch.compiler import is_compiling
 
 from . import native
 from .errors import BackendError
 
+_CPU = torch.device("cpu")
 ENVIRONMENT_VARIABLE = "SSM_KERNELS_BACKEND"
 BUILD_HINT = (
     "build them with a C++17 compiler: `pip install --force-reinstall --no-deps ssm-kernels` "
@@ -45,9 +47,14 @@ def choose_backend(operator: str, backend: Backend | str, device: torch.device) 
     """
     requested = backend if isinstance(backend, Backend) else _parse(operator, backend, "backend")
     if requested is Backend.AUTO:
-        requested = _environment_backend(operator)
+        # A compiler traces the function inside the cache anyway, and would warn about the cache.
+        from_environment = _read_environment if is_compiling() else _environment_backend
+        requested = from_environment(operator)
     if requested is Backend.REFERENCE:
-        return Backend.REFERENCE
+        return requested
+    # Comparing devices is several times faster than asking for the type, as the rest here does.
+    if device == _CPU and native.AVAILABLE and requested is not Backend.CUDA:
+        return Backend.CPU
 
     reason = why_not_native(device.type)
     if requested is Backend.AUTO:
@@ -85,9 +92,11 @@ def environment_setting() -> str:
     return os.environ.get(ENVIRONMENT_VARIABLE) or Backend.AUTO.value
 
 
-@cache
-def _environment_backend(operator: str) -> Backend:
+def _read_environment(operator: str) -> Backend:
     return _parse(operator, environment_setting(), ENVIRONMENT_VARIABLE)
+
+
+_environment_backend = cache(_read_environment)
 
 
 def _parse(operator: str, name: str, source: str) -> Backend:
@@ -108,3 +117,8 @@ def _notify_once(operator: str, device_type: str, reason: str) -> None:
     message = f"{operator} runs the slow PyTorch reference on {device_type}: {reason}"
     # Up the stack: this function, choose_backend, the operator, the caller of the operator.
     warnings.warn(message, SsmKernelsWarning, stacklevel=4)
+
+
+# A compiler runs this while it traces. As torch.compiler.assume_constant_result, which would import
+# the whole compiler with this package.
+_notify_once._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -15,6 +15,8 @@ from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
 
 FLOAT_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 COMPLEX_DTYPES = frozenset({torch.complex64, torch.complex128})
+#: `dtype.to_complex()` as a table: compilers cannot trace the method.
+COMPLEX_OF = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 def compute_dtype(*activations: Tensor | None) -> torch.dtype:
@@ -60,7 +62,7 @@ def check_tensors(
 
 
 def _name(arguments: tuple[object, ...], position: int) -> str:
-    fields: tuple[str, ...] = arguments._fields  # type: ignore[attr-defined]
+    fields: tuple[str, ...] = type(arguments)._fields  # type: ignore[attr-defined]
     return fields[position]
 
 
@@ -79,13 +81,15 @@ def must_be_real(operator: str, name: str, tensor: Tensor, why: str = "") -> DTy
     return DTypeError(f"{operator}: {name} has dtype {tensor.dtype}, expected a real dtype{why}")
 
 
-def sequence_lengths(operator: str, cu_seqlens: object, x: Tensor) -> list[int]:
-    """Check the offsets of packed sequences, [0, ..., l], against x (1, l, d); return the lengths.
+def count_sequences(operator: str, cu_seqlens: object, x: Tensor) -> int:
+    """Check what the offsets of sequences packed in x (1, l, d) show without reading them.
+
+    The values are read where the sequences are run, by `checked_lengths`: a compiler that traces
+    this has none.
 
     Raises:
         ShapeError: the batch is not 1 or `cu_seqlens` has not one axis.
         DTypeError: `cu_seqlens` is no integer tensor.
-        ArgumentError: the offsets do not start at 0, end at l, or decrease.
     """
     if not isinstance(cu_seqlens, Tensor):
         raise not_a_tensor(operator, "cu_seqlens", cu_seqlens)
@@ -93,14 +97,23 @@ def sequence_lengths(operator: str, cu_seqlens: object, x: Tensor) -> list[int]:
         raise DTypeError(
             f"{operator}: cu_seqlens has dtype {cu_seqlens.dtype}, expected int32 or int64"
         )
-    if cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
         raise wrong_shape(operator, "cu_seqlens", cu_seqlens, "(number of sequences + 1,)")
-    b, l = x.shape[0], x.shape[1]
+    b = x.shape[0]
     if b != 1:
         raise ShapeError(
             f"{operator}: batch is {b}, expected 1 with cu_seqlens: "
             "lay the sequences end to end along the step axis"
         )
+    return cu_seqlens.shape[0] - 1
+
+
+def checked_lengths(operator: str, cu_seqlens: Tensor, l: int) -> list[int]:
+    """Return the lengths of the sequences with the offsets [0, ..., l].
+
+    Raises:
+        ArgumentError: the offsets do not start at 0, end at l, or decrease.
+    """
     offsets: list[int] = cu_seqlens.tolist()
     lengths = [stop - start for start, stop in pairwise(offsets)]
     if offsets[0] != 0 or offsets[-1] != l or any(length < 0 for length in lengths):
@@ -109,6 +122,17 @@ def sequence_lengths(operator: str, cu_seqlens: object, x: Tensor) -> list[int]:
             f"expected non-decreasing offsets from 0 to l = {l}"
         )
     return lengths
+
+
+def checked_offsets(operator: str, cu_seqlens: Tensor, l: int) -> Tensor:
+    """Check the offsets like `checked_lengths`; return them as the native kernels read them."""
+    checked_lengths(operator, cu_seqlens, l)
+    return kernel_offsets(cu_seqlens)
+
+
+def kernel_offsets(cu_seqlens: Tensor) -> Tensor:
+    """Return checked offsets as the native kernels read them: int64, contiguous, on the CPU."""
+    return cu_seqlens.to("cpu", torch.int64).contiguous()
 
 
 def _shorten(values: list[int], limit: int = 12) -> str:

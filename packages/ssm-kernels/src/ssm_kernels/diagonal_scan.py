@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .backends import Backend, choose_backend
-from .checks import check_tensors, sequence_lengths, wrong_shape
-from .diagonal_scan_autograd import (
-    NAME,
-    ScanInputs,
-    ScanOptions,
-    result_dtype,
-    scan_native,
-    state_dtype,
-)
+from .checks import check_tensors, count_sequences, wrong_shape
+from .diagonal_scan_autograd import NAME, DiagonalScanInputs, diagonal_scan_native
+from .packed import Share, run_packed
 from .reference import diagonal_scan_reference
 
-_MAY_BE_COMPLEX = frozenset(ScanInputs._fields)
+_MAY_BE_COMPLEX = frozenset(DiagonalScanInputs._fields)
 
 
 def diagonal_scan(
@@ -49,35 +42,32 @@ def diagonal_scan(
         `return_final_state` the state (b, d).
 
         Sums and states are float32, or float64 if `a` or `u` is; complex64 or complex128 if any
-        argument is complex. Arguments of mixed types are converted first, which for real and
-        complex ones of full size takes memory.
+        argument is complex. 16-bit arguments are read as they are; in other mixtures (real with
+        complex, float32 with float64) the narrower tensors are converted in memory first.
 
     Raises:
         ShapeError, DTypeError, DeviceError, ArgumentError: an argument does not fit; the message
             names it.
         BackendError: a backend named explicitly cannot run; "auto" never raises this.
 
-    Cost: O(b l d) time, no memory besides the result, which is all that the backward pass keeps
-    besides `a`. The native kernel's gradients are PyTorch's (those of complex numbers conjugate)
-    and cannot be differentiated again (the reference's can).
+    Cost: O(b l d) time, no memory besides the result, which with `a` is all that the backward
+    pass needs. Gradients of complex numbers are PyTorch's (conjugate). Those of the native kernel
+    cannot be differentiated again (the reference's can).
     Source: Smith et al. 2023, arXiv:2208.04933, Eq. 2 and Appendix H (S5, parallel scan);
     Martin & Cundy 2018, arXiv:1709.04057 (gradients).
     """
-    inputs = ScanInputs(a, u, initial_state)
+    inputs = DiagonalScanInputs(a, u, initial_state)
     check_tensors(NAME, inputs, required=2, may_be_complex=_MAY_BE_COMPLEX)
-    lengths = None if cu_seqlens is None else sequence_lengths(NAME, cu_seqlens, u)
-    _check_shapes(inputs, n_states=u.shape[0] if lengths is None else len(lengths))
-    chosen = choose_backend(NAME, backend, u.device)
-    options = ScanOptions(bool(reverse))
-    if chosen is Backend.REFERENCE:
-        h, final_state = _reference(inputs, lengths, options)
+    n_states = u.shape[0] if cu_seqlens is None else count_sequences(NAME, cu_seqlens, u)
+    _check_shapes(inputs, n_states)
+    if choose_backend(NAME, backend, u.device) is Backend.REFERENCE:
+        h, final_state = _reference(inputs, cu_seqlens, bool(reverse))
     else:
-        offsets = None if cu_seqlens is None else cu_seqlens.to("cpu", torch.int64)
-        h, final_state = scan_native(inputs, offsets, options)
+        h, final_state = diagonal_scan_native(inputs, cu_seqlens, bool(reverse))
     return (h, final_state) if return_final_state else h
 
 
-def _check_shapes(inputs: ScanInputs, n_states: int) -> None:
+def _check_shapes(inputs: DiagonalScanInputs, n_states: int) -> None:
     a, u, initial_state = inputs
     if u.dim() != 3:
         raise wrong_shape(NAME, "u", u, "3 axes (b, l, d)")
@@ -95,30 +85,18 @@ def _check_shapes(inputs: ScanInputs, n_states: int) -> None:
 
 
 def _reference(
-    inputs: ScanInputs, lengths: list[int] | None, options: ScanOptions
+    inputs: DiagonalScanInputs, cu_seqlens: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Run the reference, packed sequences one after another."""
-    a, u, initial_state = inputs
-    if lengths is None:
-        lengths, pieces_of_a, pieces_of_u, states = [], [a], [u], [initial_state]
-    elif not lengths:
-        empty = u.new_empty(0, u.shape[2], dtype=state_dtype(inputs))
-        return u.to(result_dtype(inputs)), empty
-    else:
-        constant = a.dim() == 1 or a.shape[1] != u.shape[1]
-        pieces_of_a = [a] * len(lengths) if constant else list(a.split(lengths, dim=1))
-        pieces_of_u = list(u.split(lengths, dim=1))
-        states = [None] * len(lengths) if initial_state is None else list(initial_state.split(1))
-    results = []
-    for piece_of_a, piece_of_u, state in zip(pieces_of_a, pieces_of_u, states, strict=True):
+    def scan(u: Tensor, a: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
         result = diagonal_scan_reference(
-            piece_of_a,
-            piece_of_u,
-            initial_state=state,
-            return_final_state=True,
-            reverse=options.reverse,
+            a, u, initial_state=initial_state, return_final_state=True, reverse=reverse
         )
         assert isinstance(result, tuple)
-        results.append(result)
-    h, final_state = zip(*results, strict=True)
-    return torch.cat(h, dim=1), torch.cat(final_state)
+        return result
+
+    a, u, initial_state = inputs
+    if cu_seqlens is None:
+        return scan(u, a, initial_state)
+    constant = a.dim() == 1 or a.shape[1] != u.shape[1]
+    shares = (Share.STEPS, Share.ALL if constant else Share.STEPS, Share.STATE)
+    return run_packed(NAME, scan, cu_seqlens, (u, a, initial_state), shares)

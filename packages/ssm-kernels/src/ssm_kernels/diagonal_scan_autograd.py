@@ -1,20 +1,25 @@
-"""The native diagonal scan as a differentiable function."""
+"""The native diagonal scan as a differentiable operator.
+
+The two launch functions below are the only place that calls the kernel, whichever way a call takes
+through PyTorch (see `library_autograd`).
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import native
-from .checks import compute_dtype
-from .second_derivative import refuse_second_derivative
+from .checks import COMPLEX_OF, checked_offsets, compute_dtype, kernel_offsets
+from .library import Arguments, Kernel, Results
+from .library_autograd import Differentiable
 
 NAME = "diagonal_scan"
 
 
-class ScanInputs(NamedTuple):
+class DiagonalScanInputs(NamedTuple):
     """The tensors of one call, in the order of the kernel's arguments."""
 
     a: Tensor
@@ -22,57 +27,38 @@ class ScanInputs(NamedTuple):
     initial_state: Tensor | None
 
 
-class ScanOptions(NamedTuple):
-    reverse: bool
-
-
-def scan_native(
-    inputs: ScanInputs, offsets: Tensor | None, options: ScanOptions
+def diagonal_scan_native(
+    inputs: DiagonalScanInputs, cu_seqlens: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Return h and the final state; record the call for autograd if a gradient is wanted."""
     prepared = _to_kernel_types(inputs)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in prepared):
-        h, final_state = _DiagonalScan.apply(options, offsets, *prepared)
-    else:
-        h, final_state = _launch_forward(prepared, offsets, options)
-    return _cast(h, result_dtype(inputs)), final_state
+    h, final_state = _scan(*prepared, cu_seqlens, reverse)
+    is_complex = prepared.u.is_complex()
+    return _cast(h, COMPLEX_OF[compute_dtype(inputs.u)] if is_complex else inputs.u.dtype), (
+        final_state
+    )
 
 
-def is_complex(inputs: ScanInputs) -> bool:
-    return any(x is not None and x.is_complex() for x in inputs)
-
-
-def result_dtype(inputs: ScanInputs) -> torch.dtype:
-    """Return the type of h: that of u, made complex if anything is."""
-    u = inputs.u
-    return compute_dtype(u).to_complex() if is_complex(inputs) else u.dtype
-
-
-def state_dtype(inputs: ScanInputs) -> torch.dtype:
-    """Return the type of sums and states: float64 if a or u is, else float32; or complex."""
-    real = compute_dtype(inputs.a, inputs.u)
-    return real.to_complex() if is_complex(inputs) else real
-
-
-def _to_kernel_types(inputs: ScanInputs) -> ScanInputs:
-    """Give u and a full a one type, a broadcast a and the state the compute type, a three axes.
+def _to_kernel_types(inputs: DiagonalScanInputs) -> DiagonalScanInputs:
+    """Give the state the compute type, a three axes, a and u that type or 16-bit u's.
 
     The conversions are ordinary differentiable operations, so gradients return in the type and
     shape of each argument. A complex operand makes the others complex.
     """
     a, u, initial_state = inputs
-    state = state_dtype(inputs)
+    state = compute_dtype(a, u)
+    if any(x is not None and x.is_complex() for x in inputs):
+        state = COMPLEX_OF[state]
     if a.dim() == 1:
-        a = a.view(1, 1, -1)
-    if a.shape != u.shape:
-        shared = state if state in (torch.float64, torch.complex128) else u.dtype
-    else:
-        shared = torch.promote_types(a.dtype, u.dtype)
-    if state.is_complex:
-        shared = state
-    return ScanInputs(
-        _cast(a, shared if a.shape == u.shape else state),
-        _cast(u, shared),
+        a = a.unsqueeze(0).unsqueeze(0)
+    keep_u = state is torch.float32  # in 16 bits
+    # A broadcast a needs the compute type: its gradient is a sum. The axis of steps is compared
+    # first, so that the graph of a constant a holds for any batch.
+    full = a.shape[1] == u.shape[1] and a.shape[2] == u.shape[2] and a.shape[0] == u.shape[0]
+    keep_a = keep_u and full and a.dtype is u.dtype
+    return DiagonalScanInputs(
+        a if keep_a else _cast(a, state),
+        u if keep_u else _cast(u, state),
         None if initial_state is None else _cast(initial_state, state),
     )
 
@@ -82,61 +68,112 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _launch_forward(
-    inputs: ScanInputs, offsets: Tensor | None, options: ScanOptions
-) -> tuple[Tensor, Tensor]:
-    """Run the native kernel; return h and the final state."""
-    return native.diagonal_scan_forward(*inputs, offsets, reverse=options.reverse)
+    a: Tensor,
+    u: Tensor,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+    save_for_backward: bool,
+) -> Results:
+    """Run the native kernel; return h and the final state. The gradient needs nothing else."""
+    offsets = None if cu_seqlens is None else checked_offsets(NAME, cu_seqlens, u.shape[1])
+    return native.diagonal_scan_forward(a, u, initial_state, reverse=reverse, offsets=offsets)
 
 
 def _launch_backward(
     grad_h: Tensor,
     grad_final_state: Tensor | None,
-    inputs: ScanInputs,
+    a: Tensor,
     h: Tensor,
-    offsets: Tensor | None,
-    options: ScanOptions,
-    wanted: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, ...]:
-    """Run the native kernel; return one gradient per entry of `inputs`, None if not wanted.
-
-    The backward pass needs h in the place of u.
-    """
-    a, _, initial_state = inputs
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+    *wanted: bool,
+) -> Results:
+    """Run the native kernel; return one gradient per entry of `DiagonalScanInputs`."""
+    want_a, want_u, want_state = wanted
     return native.diagonal_scan_backward(
         grad_h,
         grad_final_state,
         a,
         h,
         initial_state,
-        offsets,
-        reverse=options.reverse,
-        wanted=wanted,
+        reverse=reverse,
+        wanted=(want_a, want_u, want_state),
+        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
     )
 
 
-class _DiagonalScan(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, options: ScanOptions, offsets: Tensor | None, *tensors: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        inputs = ScanInputs(*tensors)  # type: ignore[arg-type]
-        h, final_state = _launch_forward(inputs, offsets, options)
-        ctx.options = options
-        ctx.save_for_backward(inputs.a, inputs.initial_state, offsets, h)
-        ctx.set_materialize_grads(False)
-        return h, final_state
+def _fake_state(u: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    dtype = compute_dtype(u)
+    return u.new_empty(
+        (sequences, u.shape[2]), dtype=COMPLEX_OF[dtype] if u.is_complex() else dtype
+    )
 
-    @staticmethod
-    def backward(
-        ctx: Any, grad_h: Tensor | None, grad_final_state: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        a, initial_state, offsets, h = ctx.saved_tensors
-        inputs = ScanInputs(a, h, initial_state)
-        if grad_h is None:  # only the final state was used
-            grad_h = torch.zeros_like(h)
-        wanted = ctx.needs_input_grad[2:]
-        gradients = _launch_backward(
-            grad_h, grad_final_state, inputs, h, offsets, ctx.options, wanted
-        )
-        outer = (a, h, initial_state, grad_h, grad_final_state)
-        return None, None, *refuse_second_derivative(NAME, gradients, outer)
+
+def _fake_forward(
+    a: Tensor, u: Tensor, initial_state: Tensor | None, cu_seqlens: Tensor | None, *_: bool
+) -> Results:
+    return u.new_empty(u.shape), _fake_state(u, cu_seqlens)
+
+
+def _fake_backward(
+    grad_h: Tensor,
+    grad_final_state: Tensor | None,
+    a: Tensor,
+    h: Tensor,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+    *wanted: bool,
+) -> Results:
+    want_a, want_u, want_state = wanted
+    return (
+        a.new_empty(a.shape) if want_a else None,
+        h.new_empty(h.shape) if want_u else None,
+        _fake_state(h, cu_seqlens) if want_state else None,
+    )
+
+
+def _backward_arguments(
+    saved: Arguments, options: Arguments, grads: Arguments, wanted: Arguments
+) -> Arguments:
+    _, h, *_ = saved
+    grad_h, grad_final_state = grads
+    if grad_h is None:  # only the final state was used
+        grad_h = torch.zeros_like(h)
+    return (grad_h, grad_final_state, *saved, *options, *wanted[:3])
+
+
+def _folds(
+    a: Tensor, u: Tensor, initial_state: Tensor | None, cu_seqlens: Tensor | None, *_: bool
+) -> tuple[bool, ...] | None:
+    """Which arguments of the forward pass have the batch first: for vmap."""
+    if cu_seqlens is not None:  # packed sequences have no batch
+        return None
+    return (a.shape[0] == u.shape[0], True, True, False, False, False)
+
+
+_scan = Differentiable(
+    NAME,
+    Kernel(
+        "diagonal_scan_forward",
+        "(Tensor a, Tensor u, Tensor? initial_state, Tensor? cu_seqlens, bool reverse, "
+        "bool save_for_backward) -> (Tensor, Tensor)",
+        _launch_forward,
+        _fake_forward,
+        _folds,
+    ),
+    Kernel(
+        "diagonal_scan_backward",
+        "(Tensor grad_h, Tensor? grad_final_state, Tensor a, Tensor h, Tensor? initial_state, "
+        "Tensor? cu_seqlens, bool reverse, bool want_a, bool want_u, bool want_initial_state) "
+        "-> (Tensor, Tensor, Tensor)",
+        _launch_backward,
+        _fake_backward,
+    ),
+    n_results=2,
+    save=lambda arguments, results: (arguments[0], results[0], *arguments[2:4]),
+    backward_arguments=_backward_arguments,
+)

@@ -10,15 +10,24 @@ from __future__ import annotations
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
-from .native_scan import selective_scan_backward, selective_scan_forward
+from .native_scan import (
+    ScanGradients,
+    ScanMode,
+    checkpoint_shape,
+    selective_scan_backward,
+    selective_scan_forward,
+)
 
 __all__ = [
     "AVAILABLE",
     "IMPORT_ERROR",
+    "ScanGradients",
+    "ScanMode",
     "available_isas",
     "build_info",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
+    "checkpoint_shape",
     "diagonal_scan_backward",
     "diagonal_scan_forward",
     "isa",

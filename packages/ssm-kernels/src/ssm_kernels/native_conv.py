@@ -14,6 +14,7 @@ def _conv_inputs(
     weight: Tensor,
     bias: Tensor | None,
     initial_state: Tensor | None,
+    offsets: Tensor | None,
     *,
     silu: bool,
     reverse: bool,
@@ -23,6 +24,8 @@ def _conv_inputs(
     batch, steps, channels = x.shape
     inputs.set_sizes((batch, steps, channels, weight.shape[1], DTYPE_CODES[x.dtype]))
     inputs.set_tensors(view(x), weight.data_ptr(), address(bias), address(initial_state))
+    if offsets is not None:
+        inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
     inputs.set_mode(silu, reverse, torch.get_num_threads())
     return inputs
 
@@ -35,17 +38,21 @@ def causal_conv1d_forward(
     *,
     silu: bool,
     reverse: bool,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The causal convolution on the CPU: (y, final state).
 
     x: (b, l, d), any strides. weight: (d, k), k from 1 to 8. bias: (d,). States: (b, d, k-1) in
     time order. All but x have the compute type: float64 for a float64 x, otherwise float32.
+    offsets: int64, contiguous, where packed sequences begin, and the end; states then have one row
+    per sequence.
     """
     x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
     initial_state = contiguous(initial_state)
-    inputs = _conv_inputs(x, weight, bias, initial_state, silu=silu, reverse=reverse)
+    inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
     y = x.new_empty(x.shape)
-    final_state = weight.new_empty((x.shape[0], x.shape[2], weight.shape[1] - 1))
+    sequences = x.shape[0] if offsets is None else offsets.shape[0] - 1
+    final_state = weight.new_empty((sequences, x.shape[2], weight.shape[1] - 1))
     extension._native.causal_conv1d_forward(inputs, view(y), final_state.data_ptr())
     return y, final_state
 
@@ -60,6 +67,7 @@ def causal_conv1d_backward(
     *,
     silu: bool,
     reverse: bool,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of (x, weight, bias, initial_state), None for what is absent.
 
@@ -68,7 +76,7 @@ def causal_conv1d_backward(
     """
     x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
     initial_state = contiguous(initial_state)
-    inputs = _conv_inputs(x, weight, bias, initial_state, silu=silu, reverse=reverse)
+    inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
     grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     grad_bias = None if bias is None else bias.new_empty(bias.shape)

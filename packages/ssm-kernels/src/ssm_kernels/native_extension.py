@@ -45,23 +45,28 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def view(tensor: Tensor | None) -> tuple[int, int, int, int]:
-    """Address and strides of a (b, l, d) tensor."""
+def view(tensor: Tensor | None) -> tuple[int, int, int, int, int]:
+    """Address, strides and dtype code of a (b, l, d) tensor."""
     if tensor is None:
-        return (0, 0, 0, 0)
+        return (0, 0, 0, 0, 0)
     stride_b, stride_l, stride_d = tensor.stride()
-    return (tensor.data_ptr(), stride_b, stride_l, stride_d)
+    return (tensor.data_ptr(), stride_b, stride_l, stride_d, DTYPE_CODES[tensor.dtype])
 
 
 def coefficient(tensor: Tensor) -> tuple[int, int, int, int, int, int]:
-    """Address, groups and strides of B or C: (b, l, g, n), or constant and contiguous (d, n).
+    """Address, groups and strides of B or C: (b, l, n), (b, l, g, n), or constant (d, n).
 
-    The strides of a complex tensor count real numbers.
+    A constant one is contiguous. The strides of a complex tensor count real numbers.
     """
     if tensor.dim() == 2:
         return (tensor.data_ptr(), 0, 0, 0, 0, 0)
-    stride_b, stride_l, stride_g, stride_n = tensor.stride()
+    if tensor.dim() == 3:
+        stride_b, stride_l, stride_n = tensor.stride()
+        groups, stride_g = 1, 0
+    else:
+        stride_b, stride_l, stride_g, stride_n = tensor.stride()
+        groups = tensor.shape[2]
     if tensor.is_complex():
         stride_b, stride_l = 2 * stride_b, 2 * stride_l
         stride_g, stride_n = 2 * stride_g, 2 * stride_n
-    return (tensor.data_ptr(), tensor.shape[2], stride_b, stride_l, stride_g, stride_n)
+    return (tensor.data_ptr(), groups, stride_b, stride_l, stride_g, stride_n)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,48 @@ from .native_extension import (
     view,
 )
 
+#: Steps per checkpoint, kScanChunk in csrc/params.h.
+CHUNK = 32
+
+
+class ScanMode(NamedTuple):
+    """How one scan runs.
+
+    columns: 0, or the width of the image whose rows lie along the steps; time then runs down one
+    column after the other.
+    """
+
+    delta_softplus: bool = False
+    reverse: bool = False
+    columns: int = 0
+
+
+class ScanGradients(NamedTuple):
+    """Tensors of any strides for the gradients of a scan; None where a new one is wanted."""
+
+    u: Tensor | None = None
+    delta: Tensor | None = None
+    z: Tensor | None = None
+    B: Tensor | None = None
+    C: Tensor | None = None
+
+
+NEW_GRADIENTS = ScanGradients()
+
+
+def checkpoint_shape(
+    b: int, l: int, d: int, numbers: int, sequences: int | None
+) -> tuple[int, int, int, int]:
+    """Shape of the states kept for the backward pass; `sequences` packed ones, or None.
+
+    The tensor has them all on one axis: on an axis of their own, a compiler would ask whether the
+    chunks are one or more, and compile lengths up to 32 separately.
+
+    numbers: n, or 2 n for a complex A. Packed sequences need at most l // 32 + sequences places.
+    """
+    chunks = (l + CHUNK - 1) // CHUNK if sequences is None else l // CHUNK + sequences
+    return (b, chunks, numbers, d)
+
 
 class _Scan:
     """The inputs of one scan, contiguous where the kernels need it, and their C++ description."""
@@ -25,9 +70,8 @@ class _Scan:
         sequences: tuple[Tensor, Tensor, Tensor | None],
         parameters: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
         initial_state: Tensor | None,
-        *,
-        delta_softplus: bool,
-        reverse: bool,
+        offsets: Tensor | None,
+        mode: ScanMode,
     ) -> None:
         u, delta, z = sequences
         A, B, C, D, delta_bias = parameters
@@ -52,17 +96,22 @@ class _Scan:
             address(self.delta_bias),
             address(self.initial_state),
         )
-        inputs.set_mode(delta_softplus, reverse, torch.get_num_threads())
+        self.sequences = None if offsets is None else offsets.shape[0] - 1
+        if offsets is not None:
+            inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
+        inputs.set_mode(mode.delta_softplus, mode.reverse, mode.columns, torch.get_num_threads())
         self.inputs = inputs
 
     def empty_state(self) -> Tensor:
-        return self.A.new_empty((self.batch, self.channels, self.states))
+        count = self.batch if self.sequences is None else self.sequences
+        return self.A.new_empty((count, self.channels, self.states))
 
     def empty_checkpoints(self) -> Tensor:
-        chunks = extension._native.scan_chunks(self.steps)
         numbers = 2 * self.states if self.A.is_complex() else self.states
-        shape = (self.batch, chunks, numbers, self.channels)
-        return self.A.new_empty(shape, dtype=self.A.dtype.to_real())
+        shape = checkpoint_shape(self.batch, self.steps, self.channels, numbers, self.sequences)
+        # Packed sequences leave places empty; what is in them must not differ from call to call.
+        make = self.A.new_empty if self.sequences is None else self.A.new_zeros
+        return make((math.prod(shape),), dtype=self.A.dtype.to_real())
 
 
 def selective_scan_forward(
@@ -76,9 +125,11 @@ def selective_scan_forward(
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
     *,
-    delta_softplus: bool,
-    reverse: bool,
+    mode: ScanMode,
     save_for_backward: bool,
+    offsets: Tensor | None = None,
+    into: Tensor | None = None,
+    add: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The selective scan on the CPU: (y, final state, checkpoints for the backward pass or None).
 
@@ -86,23 +137,27 @@ def selective_scan_forward(
     any strides, or (d, n). D, delta_bias: (d,). States: (b, d, n). A, constant B and C, D,
     delta_bias and the states have the compute type: float64 for float64 inputs, otherwise float32.
     With a complex A, all of B, C and the states are complex, of the compute type, and y is twice
-    the real part of the sum of C h. `reverse` runs from the last step to the first.
+    the real part of the sum of C h.
 
-    The checkpoints, (b, ceil(l / 32), n, d), hold the state before every 32nd step; real and
-    imaginary parts take turns along n.
+    offsets: int64, contiguous, where packed sequences begin, and the end; states then have one row
+    per sequence. into: (b, l, d) of any type and strides, which takes the place of a new y; with
+    `add` the scan is added to what it holds, and the gate is applied to the sum.
+
+    The checkpoints (see `checkpoint_shape`) hold the state before every 32nd step of a sequence;
+    real and imaginary parts take turns along n.
     """
     scan = _Scan(
         (u, delta, z),
         (A, B, C, D, delta_bias),
         initial_state,
-        delta_softplus=delta_softplus,
-        reverse=reverse,
+        offsets,
+        mode,
     )
-    y = u.new_empty(u.shape)
+    y = u.new_empty(u.shape) if into is None else into
     final_state = scan.empty_state()
     checkpoints = scan.empty_checkpoints() if save_for_backward else None
     extension._native.selective_scan_forward(
-        scan.inputs, view(y), final_state.data_ptr(), address(checkpoints)
+        scan.inputs, view(y), add, final_state.data_ptr(), address(checkpoints)
     )
     return y, final_state, checkpoints
 
@@ -121,28 +176,35 @@ def selective_scan_backward(
     initial_state: Tensor | None,
     checkpoints: Tensor,
     *,
-    delta_softplus: bool,
-    reverse: bool,
+    mode: ScanMode,
     need_initial_state_grad: bool,
+    offsets: Tensor | None = None,
+    into: ScanGradients = NEW_GRADIENTS,
+    add: tuple[bool, bool] = (False, False),
 ) -> tuple[Tensor | None, ...]:
     """Gradients of (u, delta, A, B, C, D, z, delta_bias, initial_state), None for what is absent.
 
     Arguments as in selective_scan_forward; grad_y: (b, l, d) of u's dtype, any strides;
     grad_final_state: (b, d, n). Gradients have the dtype and shape of their tensor and are
     contiguous. The result is bit-equal for any number of threads. The gradient of the initial
-    state is None unless asked for.
+    state is None unless asked for. into: tensors that take the place of new gradients; add:
+    whether the gradients of u and of z are added to what theirs hold.
     """
     scan = _Scan(
         (u, delta, z),
         (A, B, C, D, delta_bias),
         initial_state,
-        delta_softplus=delta_softplus,
-        reverse=reverse,
+        offsets,
+        mode,
     )
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
-    grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
-    grad_z = None if z is None else u.new_empty(u.shape)
-    grad_A, grad_B, grad_C = A.new_empty(A.shape), B.new_empty(B.shape), C.new_empty(C.shape)
+
+    def made(like: Tensor, given: Tensor | None) -> Tensor:
+        return like.new_empty(like.shape) if given is None else given
+
+    grad_u, grad_delta = made(u, into.u), made(delta, into.delta)
+    grad_z = None if z is None else made(z, into.z)
+    grad_A, grad_B, grad_C = A.new_empty(A.shape), made(B, into.B), made(C, into.C)
     grad_D = None if D is None else D.new_empty(D.shape)
     grad_bias = None if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
     grad_initial = scan.empty_state() if need_initial_state_grad else None
@@ -152,6 +214,7 @@ def selective_scan_backward(
         address(grad_final_state),
         checkpoints.data_ptr(),
         (view(grad_u), view(grad_delta), view(grad_z)),
+        add,
         (coefficient(pairs(grad_B)), coefficient(pairs(grad_C))),
         (address(grad_A), address(grad_D), address(grad_bias), address(grad_initial)),
     )

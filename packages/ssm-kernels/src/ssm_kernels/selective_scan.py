@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from .backends import Backend, choose_backend
 from .checks import (
     check_tensors,
-    compute_dtype,
+    count_sequences,
     must_be_real,
-    sequence_lengths,
     wrong_shape,
 )
+from .packed import Share, run_packed
 from .reference import selective_scan_reference
 from .selective_scan_autograd import NAME, ScanInputs, ScanOptions, scan_native
 
@@ -82,14 +81,13 @@ def selective_scan(
     """
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     _check_types(inputs)
-    lengths = None if cu_seqlens is None else sequence_lengths(NAME, cu_seqlens, u)
-    _check_shapes(inputs, n_states=u.shape[0] if lengths is None else len(lengths))
-    chosen = choose_backend(NAME, backend, u.device)
+    n_states = u.shape[0] if cu_seqlens is None else count_sequences(NAME, cu_seqlens, u)
+    _check_shapes(inputs, n_states)
     options = ScanOptions(bool(delta_softplus), bool(reverse))
-    if lengths is None:
-        y, final_state = _scan(chosen, inputs, options)
+    if choose_backend(NAME, backend, u.device) is Backend.REFERENCE:
+        y, final_state = _scan_reference(inputs, cu_seqlens, options)
     else:
-        y, final_state = _scan_packed(chosen, inputs, options, lengths)
+        y, final_state = scan_native(inputs, cu_seqlens, options)
     return (y, final_state) if return_final_state else y
 
 
@@ -147,37 +145,24 @@ def _check_projection(name: str, M: Tensor, b: int, l: int, d: int, n: int) -> N
         raise wrong_shape(NAME, name, M, expected)
 
 
-def _scan(chosen: Backend, inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor]:
-    if chosen is Backend.REFERENCE:
+def _scan_reference(
+    inputs: ScanInputs, cu_seqlens: Tensor | None, options: ScanOptions
+) -> tuple[Tensor, Tensor]:
+    def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
+        u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
         result = selective_scan_reference(
-            *inputs[:8],
+            *(u, delta, A, B, C, D, z, delta_bias),
             options.delta_softplus,
-            initial_state=inputs.initial_state,
+            initial_state=initial_state,
             return_final_state=True,
             reverse=options.reverse,
         )
         assert isinstance(result, tuple)
         return result
 
-    return scan_native(inputs, options)
-
-
-def _scan_packed(
-    chosen: Backend, inputs: ScanInputs, options: ScanOptions, lengths: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Run the sequences one after another, so that nothing can leak from one into the next."""
-    u, A, initial_state = inputs.u, inputs.A, inputs.initial_state
-    if not lengths:
-        dtype = compute_dtype(u, inputs.delta, inputs.z)
-        dtype = dtype.to_complex() if A.is_complex() else dtype
-        return torch.empty_like(u), u.new_empty(0, A.shape[0], A.shape[1], dtype=dtype)
-
-    def pieces(x: Tensor | None) -> Sequence[Tensor | None]:
-        # Matrices without a step axis are the same for every sequence.
-        return [x] * len(lengths) if x is None or x.dim() < 3 else x.split(lengths, dim=1)
-
-    states = [None] * len(lengths) if initial_state is None else initial_state.split(1)
-    columns = [*map(pieces, inputs[:8]), states]
-    results = [_scan(chosen, ScanInputs(*row), options) for row in zip(*columns, strict=True)]
-    y, final_state = zip(*results, strict=True)
-    return torch.cat(y, dim=1), torch.cat(final_state)
+    if cu_seqlens is None:
+        return scan(*inputs)
+    steps, whole = Share.STEPS, Share.ALL
+    B, C = (steps if M.dim() > 2 else whole for M in (inputs.B, inputs.C))
+    shares = (steps, steps, whole, B, C, whole, steps, whole, Share.STATE)
+    return run_packed(NAME, scan, cu_seqlens, inputs, shares)

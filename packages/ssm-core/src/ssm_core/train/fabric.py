@@ -23,7 +23,7 @@ def make_fabric(accelerator: str, precision: str) -> Fabric:
 
 
 def leave_processes() -> None:
-    """End the process group of a run, if there is one: call it last, when the run is no longer used.
+    """End the process group of a run, if there is one: call it last, when nothing uses the run.
 
     Without it gloo's threads outlive the interpreter's end, and some of these processes abort there
     although their run was complete.

@@ -10,5 +10,11 @@ from __future__ import annotations
 from .causal_conv1d import causal_conv1d_reference
 from .diagonal_scan import diagonal_scan_reference
 from .selective_scan import selective_scan_reference
+from .selective_scan_directions import selective_scan_directions_reference
 
-__all__ = ["causal_conv1d_reference", "diagonal_scan_reference", "selective_scan_reference"]
+__all__ = [
+    "causal_conv1d_reference",
+    "diagonal_scan_reference",
+    "selective_scan_directions_reference",
+    "selective_scan_reference",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import compute_dtype
+from ..checks import COMPLEX_OF, compute_dtype
 
 
 def diagonal_scan_reference(
@@ -26,7 +26,7 @@ def diagonal_scan_reference(
     state = compute_dtype(a, u)
     result = u.dtype
     if is_complex:
-        state, result = state.to_complex(), compute_dtype(u).to_complex()
+        state, result = COMPLEX_OF[state], COMPLEX_OF[compute_dtype(u)]
 
     b, l, d = u.shape
     a = a.to(state)

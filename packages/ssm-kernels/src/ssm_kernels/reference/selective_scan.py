@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import compute_dtype
+from ..checks import COMPLEX_OF, compute_dtype
 
 
 def selective_scan_reference(
@@ -36,7 +36,7 @@ def selective_scan_reference(
     Source: Gu & Dao 2023, arXiv:2312.00752, Eq. 2 and Algorithm 2 (Euler rule for B).
     """
     real = compute_dtype(u, delta, z, B if B.dim() > 2 else None, C if C.dim() > 2 else None)
-    state = real.to_complex() if A.is_complex() else real
+    state = COMPLEX_OF[real] if A.is_complex() else real
     b, l, d = u.shape
     n = A.shape[1]
 
