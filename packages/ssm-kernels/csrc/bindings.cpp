@@ -44,4 +44,5 @@ PYBIND11_MODULE(_native, module) {
   ssm::bind_machine_limits(module);
   ssm::bind_causal_conv1d_update(module);
   ssm::bind_selective_state_update(module);
+  ssm::bind_diagonal_scan(module);
 }

@@ -156,6 +156,9 @@ def test_autocast_keeps_the_type_of_each_argument(name: str) -> None:
         assert torch.equal(traced[argument], value), argument
 
 
+EXPORTED = ["scan", "complex scan", "conv", "packed scan", *(x for x in CALLS if "diagonal" in x)]
+
+
 class _Model(nn.Module):
     def __init__(self, call: Call) -> None:
         super().__init__()
@@ -166,7 +169,7 @@ class _Model(nn.Module):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("name", ["scan", "complex scan", "conv", "packed scan"])
+@pytest.mark.parametrize("name", EXPORTED)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
     call = CALLS[name]
     if "cu_seqlens" in call.options:  # an input as well

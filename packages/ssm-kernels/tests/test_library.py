@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import conv_cases
+import diagonal_cases
 import pytest
 import scan_cases
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
-from traced_calls import CALLS, Call, Watch, conv_call, every_call, scan_call
+from traced_calls import CALLS, Call, Watch, conv_call, diagonal_call, every_call, scan_call
 
 from ssm_kernels import ArgumentError, BackendError, native
 from ssm_kernels.library import Kernel, Operator
@@ -68,16 +69,23 @@ def test_every_way_gives_the_same_bits(
 @WAYS
 @examples
 @given(
-    case=scan_cases.cases() | scan_cases.cases(is_complex=True) | conv_cases.cases,
+    case=scan_cases.cases()
+    | scan_cases.cases(is_complex=True)
+    | conv_cases.cases
+    | diagonal_cases.cases,
     dtype=st.sampled_from(DTYPES),
 )
 def test_every_way_gives_the_same_bits_whatever_the_arguments(
     way: Callable[[Call], dict[str, Tensor]],
-    case: scan_cases.Case | conv_cases.Case,
+    case: scan_cases.Case | conv_cases.Case | diagonal_cases.Case,
     dtype: torch.dtype,
 ) -> None:
-    is_scan = isinstance(case, scan_cases.Case)
-    call = scan_call(case, dtype) if is_scan else conv_call(case, dtype)
+    if isinstance(case, scan_cases.Case):
+        call = scan_call(case, dtype)
+    elif isinstance(case, conv_cases.Case):
+        call = conv_call(case, dtype)
+    else:
+        call = diagonal_call(case, dtype)
     assert_same_bits(way(call), by_autograd(call))
 
 
@@ -162,14 +170,14 @@ def test_second_derivatives_are_refused(call: Call, watch: bool) -> None:
     def penalty() -> Tensor:
         loss = call.loss(leaves)
         (gradient,) = torch.autograd.grad(loss, leaves[first], create_graph=True)
-        return gradient.square().sum() + loss
+        return gradient.abs().square().sum() + loss
 
     mode = Watch() if watch else torch.enable_grad()
     with mode, pytest.raises(BackendError, match=message):
         penalty().backward()
 
     def gradient_norm(x: Tensor) -> Tensor:
-        return torch.func.grad(lambda x: call.loss({first: x}))(x).square().sum()
+        return torch.func.grad(lambda x: call.loss({first: x}))(x).abs().square().sum()
 
     with pytest.raises(BackendError, match=message):
         torch.func.grad(gradient_norm)(call.tensors[first])

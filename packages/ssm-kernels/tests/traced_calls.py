@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import conv_cases
+import diagonal_cases
 import pytest
 import scan_cases
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssm_kernels import causal_conv1d, selective_scan
+from ssm_kernels import causal_conv1d, diagonal_scan, selective_scan
 
 OFFSETS = torch.tensor([0, 3, 3, 37])
 
@@ -31,10 +32,8 @@ class Call:
 
     def loss(self, tensors: dict[str, Tensor]) -> Tensor:
         """A number that depends on both results, and not linearly."""
-        y, state = self(**tensors)
-        return (
-            y.sin().sum() + (torch.view_as_real(state) if state.is_complex() else state).cos().sum()
-        )
+        y, state = (torch.view_as_real(x) if x.is_complex() else x for x in self(**tensors))
+        return y.sin().sum() + state.cos().sum()
 
     def fresh(self) -> dict[str, Tensor]:
         """New leaves with the same values."""
@@ -58,6 +57,15 @@ def conv_call(case: conv_cases.Case, dtype: torch.dtype = torch.float64, **optio
     return Call(causal_conv1d, tensors, options, frozenset({"x", "initial_state"}))
 
 
+def diagonal_call(
+    case: diagonal_cases.Case, dtype: torch.dtype = torch.float64, **options: object
+) -> Call:
+    tensors = {k: x.view(x.storage).detach() for k, x in case.leaves(dtype).items()}
+    options = {"reverse": case.reverse, "backend": "cpu", **options}
+    batched = frozenset({"u", "initial_state", *(["a"] if case.own[0] else [])})
+    return Call(diagonal_scan, tensors, options, batched & tensors.keys())
+
+
 def packed(call: Call) -> Call:
     """Lay the steps of the first sequence out as several sequences."""
     n = OFFSETS.numel() - 1
@@ -72,6 +80,7 @@ def packed(call: Call) -> Call:
 
 
 _SCAN, _CONV = scan_call(scan_cases.EVERYTHING), conv_call(conv_cases.EVERYTHING)
+_DIAGONAL = diagonal_call(diagonal_cases.EVERYTHING)
 CALLS = {
     "scan": _SCAN,
     "complex scan": scan_call(replace(scan_cases.EVERYTHING, is_complex=True)),
@@ -82,6 +91,11 @@ CALLS = {
     "conv": _CONV,
     "plain conv": conv_call(replace(conv_cases.EVERYTHING, bias=False, carry=False, silu=False)),
     "packed conv": packed(_CONV),
+    "diagonal": _DIAGONAL,
+    "complex diagonal, constant a": diagonal_call(
+        replace(diagonal_cases.EVERYTHING, own=diagonal_cases.CONSTANT), torch.complex128
+    ),
+    "packed diagonal": packed(_DIAGONAL),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 batched_calls = pytest.mark.parametrize(

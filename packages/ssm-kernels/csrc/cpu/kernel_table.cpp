@@ -17,6 +17,8 @@ const KernelTable kernel_table = {
     causal_conv1d_update,
     selective_state_update,
     selective_state_update_complex,
+    diagonal_scan_forward,
+    diagonal_scan_backward,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -4,6 +4,7 @@
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
 #include "cpu/machine_limits.h"
+#include "diagonal_scan_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 
@@ -20,6 +21,8 @@ struct KernelTable {
   void (*causal_conv1d_update)(const ConvUpdate&);
   void (*selective_state_update)(const StateUpdate&);
   void (*selective_state_update_complex)(const StateUpdate&);
+  void (*diagonal_scan_forward)(const DiagonalForward&);
+  void (*diagonal_scan_backward)(const DiagonalBackward&);
 };
 
 // Defined once per instruction set by kernel_table.cpp.

@@ -8,6 +8,7 @@
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
 #include "cpu/machine_limits.h"
+#include "diagonal_scan_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 
@@ -23,5 +24,7 @@ int64_t machine_limit_round(const LimitRound& round);  // returns the number of 
 void causal_conv1d_update(const ConvUpdate& params);
 void selective_state_update(const StateUpdate& params);
 void selective_state_update_complex(const StateUpdate& params);
+void diagonal_scan_forward(const DiagonalForward& params);
+void diagonal_scan_backward(const DiagonalBackward& params);
 
 }  // namespace ssm::SSM_ISA

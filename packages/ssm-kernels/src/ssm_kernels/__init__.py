@@ -10,6 +10,7 @@ from importlib.metadata import version
 from .backends import Backend, SsmKernelsWarning
 from .causal_conv1d import causal_conv1d
 from .causal_conv1d_update import causal_conv1d_update
+from .diagonal_scan import diagonal_scan
 from .errors import (
     ArgumentError,
     BackendError,
@@ -21,6 +22,7 @@ from .errors import (
 from .reference import (
     causal_conv1d_reference,
     causal_conv1d_update_reference,
+    diagonal_scan_reference,
     selective_scan_directions_reference,
     selective_scan_reference,
     selective_state_update_reference,
@@ -44,6 +46,8 @@ __all__ = [
     "causal_conv1d_reference",
     "causal_conv1d_update",
     "causal_conv1d_update_reference",
+    "diagonal_scan",
+    "diagonal_scan_reference",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",

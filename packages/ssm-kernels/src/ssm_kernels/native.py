@@ -10,6 +10,7 @@ from __future__ import annotations
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
+from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
 from .native_scan import (
     ScanGradients,
     ScanMode,
@@ -30,6 +31,8 @@ __all__ = [
     "causal_conv1d_forward",
     "causal_conv1d_update",
     "checkpoint_shape",
+    "diagonal_scan_backward",
+    "diagonal_scan_forward",
     "isa",
     "machine_limits",
     "selective_scan_backward",
