@@ -62,7 +62,7 @@ def _to_kernel_types(inputs: DirectionInputs) -> DirectionInputs:
     B = B.unsqueeze(3) if B.dim() == 4 else B
     C = C.unsqueeze(3) if C.dim() == 4 else C
     typed = to_kernel_types(ScanInputs(u, delta, A, B, C, D, z, delta_bias, None))
-    return DirectionInputs(*typed[:8])
+    return DirectionInputs(*tuple(typed)[:8])  # PyTorch 2.6 cannot trace a slice of a named tuple
 
 
 def _modes(delta_softplus: bool, directions: str, columns: int) -> list[native.ScanMode]:
