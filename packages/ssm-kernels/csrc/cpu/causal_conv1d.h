@@ -66,6 +66,27 @@ SSM_INLINE Matrix conv_steps(const ConvInputs& in, const View3& v, const Sequenc
   return {v.data + offset * size_of(v.dtype), in.reverse ? -v.stride_l : v.stride_l, v.stride_d, rows, block.lanes};
 }
 
+// Asks for the lines that the block beside this one needs of the same rows, one row per call, while this one is worked
+// on: the rows lie in different pages, where the prefetchers of the hardware lose track.
+template <class F>
+struct ConvPrefetch {
+  const char* next = nullptr;
+  int64_t stride = 0;
+
+  // Nothing to ask for without rows, or if the lanes of a vector are not neighbours in memory.
+  ConvPrefetch(const ConvInputs& in, const View3& view, const Sequence& sequence, ConvBlock block, int64_t begin,
+               int64_t rows) {
+    if (rows <= 0 || view.stride_d != 1) return;
+    const Matrix m = conv_steps(in, view, sequence, block, begin, rows);
+    next = m.data + kWidth<F> * size_of(view.dtype);
+    stride = m.stride_row * size_of(view.dtype);
+  }
+
+  SSM_INLINE void row(int64_t index) const {
+    if (stride != 0) SSM_PREFETCH(next + index * stride);
+  }
+};
+
 // Samples [first, first + rows) of a state (b, d, width - 1), the oldest being sample 0.
 template <class F>
 SSM_INLINE Matrix conv_state(const ConvInputs& in, const void* state, const Sequence& sequence, ConvBlock block,

@@ -53,7 +53,13 @@ struct BackwardBlock {
 
     // The first tile also covers the K - 1 samples before step 0.
     const int64_t early = begin == 0 ? K - 1 : 0;
-    for (int64_t t = -early; t < rows; ++t) store(grad_x + (t + early) * W, reach(grad_sum + t * W));
+    const ConvPrefetch<F> next_x(in, in.x, sequence, block, begin, rows);
+    const ConvPrefetch<F> next_grad_y(in, params.grad_y, sequence, block, begin, rows);
+    const ConvPrefetch<F> next_grad_x(in, params.grad_x, sequence, block, begin, rows);
+    for (int64_t t = -early; t < rows; ++t) {
+      next_x.row(t), next_grad_y.row(t), next_grad_x.row(t);
+      store(grad_x + (t + early) * W, reach(grad_sum + t * W));
+    }
     if (params.grad_final_state != nullptr) add_final_state(sequence, begin - early, end, grad_x);
     if (rows > 0) {
       const Matrix m = conv_steps(in, params.grad_x, sequence, block, begin, rows);

@@ -20,7 +20,10 @@ void convolve_block(const ConvForward& params, const Sequence& sequence, int64_t
   Vec<F> taps[K];
   conv_read_taps<F, K>(in, block, taps);
   const Vec<F> bias = conv_read_bias<F>(in, block);
+  const ConvPrefetch<F> next_x(in, in.x, sequence, block, begin, rows);
+  const ConvPrefetch<F> next_y(in, params.y, sequence, block, begin, rows);
   for (int64_t t = 0; t < rows; ++t) {
+    next_x.row(t), next_y.row(t);
     Vec<F> sum = conv_sum<F, K>(padded + t * W, taps, bias);
     if (in.silu) sum = sum / (exp<F>(-sum) + F(1));
     store(y + t * W, sum);
