@@ -68,6 +68,8 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS)
 def test_special_values_spread_as_in_the_reference(operator: str, value: float) -> None:
     make, call, state = OPERATORS[operator]
     for argument in make():
+        if operator.startswith("complex") and argument == "A" and value == float("-inf"):
+            continue  # torch before 2.7 makes exp(-inf + i x) NaN; the kernel makes it 0
         results = []
         for backend in BACKENDS:
             arguments = make()
