@@ -22,6 +22,7 @@ from ssm_kernels import (
     SsmKernelsWarning,
     backends,
     causal_conv1d,
+    diagonal_scan,
     native,
     selective_scan,
 )
@@ -43,7 +44,18 @@ def conv(device: str = "cpu", **options: object) -> Tensor:
     return y
 
 
-OPERATORS = [pytest.param(scan, id="selective_scan"), pytest.param(conv, id="causal_conv1d")]
+def diagonal(device: str = "cpu", **options: object) -> Tensor:
+    u = torch.ones(1, 2, 3, device=device)
+    h = diagonal_scan(u, u, **options)
+    assert isinstance(h, Tensor)
+    return h
+
+
+OPERATORS = [
+    pytest.param(scan, id="selective_scan"),
+    pytest.param(conv, id="causal_conv1d"),
+    pytest.param(diagonal, id="diagonal_scan"),
+]
 Call = Callable[..., Tensor]
 
 

@@ -33,10 +33,10 @@ def diagonal_scan_native(
     """Return h and the final state; record the call for autograd if a gradient is wanted."""
     prepared = _to_kernel_types(inputs)
     h, final_state = _scan(*prepared, cu_seqlens, reverse)
-    is_complex = prepared.u.is_complex()
-    return _cast(h, COMPLEX_OF[compute_dtype(inputs.u)] if is_complex else inputs.u.dtype), (
-        final_state
-    )
+    u = inputs.u
+    if h.dtype is not u.dtype:
+        h = _cast(h, COMPLEX_OF[compute_dtype(u)] if h.is_complex() else u.dtype)
+    return h, final_state
 
 
 def _to_kernel_types(inputs: DiagonalScanInputs) -> DiagonalScanInputs:
@@ -47,10 +47,13 @@ def _to_kernel_types(inputs: DiagonalScanInputs) -> DiagonalScanInputs:
     """
     a, u, initial_state = inputs
     state = compute_dtype(a, u)
-    if any(x is not None and x.is_complex() for x in inputs):
+    has_complex_state = initial_state is not None and initial_state.is_complex()
+    if a.is_complex() or u.is_complex() or has_complex_state:
         state = COMPLEX_OF[state]
     if a.dim() == 1:
         a = a.unsqueeze(0).unsqueeze(0)
+    if a.dtype is u.dtype is state and (initial_state is None or initial_state.dtype is state):
+        return DiagonalScanInputs(a, u, initial_state)
     keep_u = state is torch.float32  # in 16 bits
     # A broadcast a needs the compute type: its gradient is a sum. The axis of steps is compared
     # first, so that the graph of a constant a holds for any batch.

@@ -8,14 +8,17 @@ from torch import Tensor
 from . import native_extension as extension
 from .native_extension import DTYPE_CODES, address, contiguous, resolved
 
+# A complex number is two real ones.
+_CODES = {**DTYPE_CODES, torch.complex64: 0, torch.complex128: 1}
+_STATE_DTYPES = {torch.bfloat16: torch.float32, torch.float16: torch.float32}  # others: as u
+
 
 def _view(tensor: Tensor | None) -> tuple[int, int, int, int, int]:
     """Address, strides and dtype code of a (b, l, d) tensor; strides count complex numbers."""
     if tensor is None:
         return (0, 0, 0, 0, 0)
-    dtype = tensor.dtype.to_real() if tensor.is_complex() else tensor.dtype
     stride_b, stride_l, stride_d = tensor.stride()
-    return (tensor.data_ptr(), stride_b, stride_l, stride_d, DTYPE_CODES[dtype])
+    return (tensor.data_ptr(), stride_b, stride_l, stride_d, _CODES[tensor.dtype])
 
 
 def _inputs(
@@ -29,7 +32,7 @@ def _inputs(
     """The C++ description of one scan of tensors like u; all must outlive it."""
     inputs = extension._native.DiagonalInputs()
     batch, steps, channels = shape = u.shape
-    inputs.set_sizes((batch, steps, channels, _view(u)[-1]), u.is_complex())
+    inputs.set_sizes((batch, steps, channels, _CODES[u.dtype]), u.is_complex())
     if a.shape == shape:
         inputs.set_a(_view(a), (True, True, True))
     else:
@@ -43,8 +46,7 @@ def _inputs(
 
 def _empty_state(u: Tensor, offsets: Tensor | None) -> Tensor:
     sequences = u.shape[0] if offsets is None else offsets.shape[0] - 1
-    is_short = u.dtype is torch.bfloat16 or u.dtype is torch.float16
-    return u.new_empty((sequences, u.shape[2]), dtype=torch.float32 if is_short else None)
+    return u.new_empty((sequences, u.shape[2]), dtype=_STATE_DTYPES.get(u.dtype))
 
 
 def _state_of_no_steps(state: Tensor | None, u: Tensor, offsets: Tensor | None) -> Tensor:
