@@ -61,8 +61,8 @@ def _to_kernel_types(inputs: DirectionInputs) -> DirectionInputs:
     u, delta, A, B, C, D, z, delta_bias = inputs
     B = B.unsqueeze(3) if B.dim() == 4 else B
     C = C.unsqueeze(3) if C.dim() == 4 else C
-    typed = to_kernel_types(ScanInputs(u, delta, A, B, C, D, z, delta_bias, None))
-    return DirectionInputs(*tuple(typed)[:8])  # PyTorch 2.6 cannot trace a slice of a named tuple
+    *typed, _ = to_kernel_types(ScanInputs(u, delta, A, B, C, D, z, delta_bias, None))
+    return DirectionInputs(*typed)  # type: ignore[arg-type]
 
 
 def _modes(delta_softplus: bool, directions: str, columns: int) -> list[native.ScanMode]:
