@@ -86,6 +86,16 @@ def require_compiler() -> None:
         )
 
 
+def gpu_architectures() -> list[str]:
+    """Compute capabilities of the GPUs of this machine, such as 90 for 9.0."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return sorted({line.strip().replace(".", "") for line in answer.splitlines() if line.strip()})
+
+
 def editable(package: str) -> tuple[str, str]:
     return "--editable", str(ROOT / "packages" / package)
 
@@ -94,7 +104,14 @@ def install(*arguments: str) -> None:
     """Run pip in VENV. The build tools are installed first and pinned, so builds need no isolation;
     objects stay below VENV, so a rebuild compiles only what changed. Python files are compiled when
     they are first imported: compiling all of torch's would take a third of the set-up."""
-    build = ("--no-build-isolation", "--config-settings", f"build-dir={VENV / 'build-kernels'}")
+    build = [
+        "--no-build-isolation",
+        f"--config-settings=build-dir={VENV / 'build-kernels'}",
+        "--config-settings=cmake.define.SSM_KERNELS_SIMULATOR=ON",  # the tests need it
+    ]
+    if "CUDAARCHS" not in os.environ:  # not for every GPU there is: that takes minutes
+        architectures = ";".join(f"{x}-real" for x in gpu_architectures()) or "90-real"
+        build.append(f"--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES={architectures}")
     pip = [
         str(VENV / "bin" / "python"),
         "-m",

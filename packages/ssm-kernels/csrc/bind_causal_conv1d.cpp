@@ -1,6 +1,6 @@
 #include "bindings.h"
 #include "causal_conv1d_params.h"
-#include "cpu/isa.h"
+#include "kernels.h"
 
 namespace py = pybind11;
 
@@ -37,7 +37,7 @@ void forward(const ConvInputs& in, const Ref3& y, int64_t final_state) {
   params.y = view(y);
   params.final_state = pointer<void>(final_state);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   kernels.causal_conv1d_forward(params);
 }
 
@@ -53,19 +53,20 @@ void backward(const ConvInputs& in, const Ref3& grad_y, int64_t grad_final_state
   params.grad_bias = pointer<void>(grads[1]);
   params.grad_initial_state = pointer<void>(grads[2]);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   kernels.causal_conv1d_backward(params);
 }
 
 }  // namespace
 
 void bind_causal_conv1d(py::module_& module) {
-  py::class_<ConvInputs>(module, "ConvInputs")
+  py::class_<ConvInputs>(module, "ConvInputs", py::module_local())
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_tensors", &set_tensors)
       .def("set_packing", &set_packing)
-      .def("set_mode", &set_mode);
+      .def("set_mode", &set_mode)
+      .def_readwrite("cuda", &ConvInputs::cuda);
   module.def("causal_conv1d_forward", &forward);
   module.def("causal_conv1d_backward", &backward);
 }

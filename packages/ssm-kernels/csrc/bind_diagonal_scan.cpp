@@ -1,5 +1,5 @@
 #include "bindings.h"
-#include "cpu/isa.h"
+#include "kernels.h"
 #include "diagonal_scan_params.h"
 
 namespace py = pybind11;
@@ -42,7 +42,7 @@ void forward(const DiagonalInputs& in, const Ref3& u, const Ref3& h, int64_t fin
   params.h = view(h);
   params.final_state = pointer<void>(final_state);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   kernels.diagonal_scan_forward(params);
 }
 
@@ -58,19 +58,20 @@ void backward(const DiagonalInputs& in, const Ref3& grad_h, int64_t grad_final_s
   params.grad_a = pointer<void>(grads[0]);
   params.grad_initial_state = pointer<void>(grads[1]);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   kernels.diagonal_scan_backward(params);
 }
 
 }  // namespace
 
 void bind_diagonal_scan(py::module_& module) {
-  py::class_<DiagonalInputs>(module, "DiagonalInputs")
+  py::class_<DiagonalInputs>(module, "DiagonalInputs", py::module_local())
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_a", &set_a)
       .def("set_packing", &set_packing)
-      .def("set_mode", &set_mode);
+      .def("set_mode", &set_mode)
+      .def_readwrite("cuda", &DiagonalInputs::cuda);
   module.def("diagonal_scan_forward", &forward);
   module.def("diagonal_scan_backward", &backward);
 }

@@ -1,5 +1,5 @@
 #include "bindings.h"
-#include "cpu/isa.h"
+#include "kernels.h"
 
 namespace py = pybind11;
 
@@ -55,7 +55,7 @@ void forward(const ScanInputs& in, const Ref3& y, bool add_to_y, int64_t final_s
   params.final_state = pointer<void>(final_state);
   params.checkpoints = pointer<void>(checkpoints);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   (in.complex_A ? kernels.selective_scan_complex_forward : kernels.selective_scan_forward)(params);
 }
 
@@ -80,20 +80,21 @@ void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state
   params.grad_delta_bias = pointer<void>(grads[2]);
   params.grad_initial_state = pointer<void>(grads[3]);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   (in.complex_A ? kernels.selective_scan_complex_backward : kernels.selective_scan_backward)(params);
 }
 
 }  // namespace
 
 void bind_selective_scan(py::module_& module) {
-  py::class_<ScanInputs>(module, "ScanInputs")
+  py::class_<ScanInputs>(module, "ScanInputs", py::module_local())
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_sequences", &set_sequences)
       .def("set_parameters", &set_parameters)
       .def("set_packing", &set_packing)
-      .def("set_mode", &set_mode);
+      .def("set_mode", &set_mode)
+      .def_readwrite("cuda", &ScanInputs::cuda);
   module.def("scan_chunks", [](const ScanInputs& in) { return scan_chunks(in.sequences()); });
   module.def("selective_scan_forward", &forward);
   module.def("selective_scan_backward", &backward);

@@ -1,7 +1,7 @@
 #include <vector>
 
 #include "bindings.h"
-#include "cpu/isa.h"
+#include "kernels.h"
 
 namespace py = pybind11;
 
@@ -43,7 +43,7 @@ UpdateView coefficient(const Ref& ref) {
 // sizes: (b, h, p, n, groups), or (b, d, 1, n, groups) without heads.  tensors: state, x, dt, A, B, C, D, z, dt_bias, y.
 // flags: complex A, softplus.
 void update(const std::array<int64_t, 5>& sizes, bool has_heads, const std::array<Ref, 10>& tensors,
-            const std::array<bool, 2>& flags, int num_threads) {
+            const std::array<bool, 2>& flags, int num_threads, const CudaCall& cuda) {
   for (int64_t size : sizes)
     if (size < 0) throw std::invalid_argument("negative size");
   StateUpdate params;
@@ -52,7 +52,7 @@ void update(const std::array<int64_t, 5>& sizes, bool has_heads, const std::arra
     throw std::invalid_argument("the number of heads must be a multiple of the number of groups");
   params.heads = has_heads ? sizes[1] : params.groups;
   params.channels = has_heads ? sizes[2] : sizes[1] / params.groups;
-  params.complex_A = flags[0], params.dt_softplus = flags[1], params.num_threads = num_threads;
+  params.complex_A = flags[0], params.dt_softplus = flags[1], params.num_threads = num_threads, params.cuda = cuda;
 
   const auto at = [&](int i, bool b, bool n) { return update_view(tensors[i], {b, n, has_heads, params.channels}); };
   params.state = at(0, true, true), params.x = at(1, true, false), params.dt = at(2, true, false);
@@ -60,7 +60,7 @@ void update(const std::array<int64_t, 5>& sizes, bool has_heads, const std::arra
   params.D = at(6, false, false), params.z = at(7, true, false), params.dt_bias = at(8, false, false);
   params.y = at(9, true, false);
   const KernelTable& kernels = active_kernels();
-  py::gil_scoped_release release;
+  const WithoutGil without_gil(kernels);
   (params.complex_A ? kernels.selective_state_update_complex : kernels.selective_state_update)(params);
 }
 

@@ -26,7 +26,6 @@ py::dict build_info() {
   info["isas_available"] = ssm::available_isas();
   info["isa"] = ssm::active_isa();
   info["parallel"] = ssm::parallel_backend();
-  info["cuda"] = false;
   return info;
 }
 
@@ -39,10 +38,6 @@ PYBIND11_MODULE(_native, module) {
   module.def("available_isas", &ssm::available_isas);
   module.def("set_isa", &ssm::set_isa, py::arg("name"));
   module.def("force_own_pool", &ssm::force_own_pool, py::arg("forced"));
-  ssm::bind_selective_scan(module);
-  ssm::bind_causal_conv1d(module);
+  ssm::bind_operators(module);
   ssm::bind_machine_limits(module);
-  ssm::bind_causal_conv1d_update(module);
-  ssm::bind_selective_state_update(module);
-  ssm::bind_diagonal_scan(module);
 }

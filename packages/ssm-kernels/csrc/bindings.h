@@ -5,8 +5,10 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 #include <stdexcept>
 
+#include "kernels.h"
 #include "params.h"
 
 namespace ssm {
@@ -28,12 +30,24 @@ inline View3 view(const Ref3& ref) {
   return {pointer<char>(ref[0]), ref[1], ref[2], ref[3], dtype_from(ref[4])};
 }
 
+// Lets other Python threads run while a kernel does, where that is possible.
+class WithoutGil {
+ public:
+  explicit WithoutGil(const KernelTable& kernels) {
+    if (!kernels.keep_gil) release_.emplace();
+  }
+
+ private:
+  std::optional<pybind11::gil_scoped_release> release_;
+};
+
+void bind_operators(pybind11::module_& module);  // all but the last
 
 void bind_selective_scan(pybind11::module_& module);
 void bind_causal_conv1d(pybind11::module_& module);
-void bind_machine_limits(pybind11::module_& module);
 void bind_causal_conv1d_update(pybind11::module_& module);
 void bind_selective_state_update(pybind11::module_& module);
 void bind_diagonal_scan(pybind11::module_& module);
+void bind_machine_limits(pybind11::module_& module);
 
 }  // namespace ssm

@@ -21,8 +21,9 @@ struct ConvInputs {
   bool silu = false;
   bool reverse = false;  // taps look ahead instead of back
   int32_t num_threads = 1;
+  CudaCall cuda;
 
-  Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
+  SSM_HOST_DEVICE Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
 };
 
 struct ConvForward {

@@ -17,6 +17,7 @@ struct ConvUpdate {
   bool wide_counts = false;
   bool silu = false;
   int32_t num_threads = 1;
+  CudaCall cuda;
 };
 
 }  // namespace ssm

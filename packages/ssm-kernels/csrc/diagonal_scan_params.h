@@ -19,9 +19,10 @@ struct DiagonalInputs {
   const void* initial_state = nullptr;  // (sequences, d) in the compute type, contiguous, or nullptr for zeros
   bool reverse = false;                 // time runs from the last step to the first
   int32_t num_threads = 1;
+  CudaCall cuda;
 
-  Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
-  bool a_broadcast() const { return !(a_per_batch && a_per_step && a_per_channel); }
+  SSM_HOST_DEVICE Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
+  SSM_HOST_DEVICE bool a_broadcast() const { return !(a_per_batch && a_per_step && a_per_channel); }
 };
 
 struct DiagonalForward {

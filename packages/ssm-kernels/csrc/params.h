@@ -11,9 +11,16 @@ namespace ssm {
 // Storage types.  Arithmetic is float, and double where the storage is f64 ("compute type").
 enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
-inline int64_t size_of(DType dtype) {
+SSM_HOST_DEVICE inline int64_t size_of(DType dtype) {
   return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
 }
+
+// Where a call runs on a GPU; not used by the CPU kernels.
+struct CudaCall {
+  int32_t device = 0;
+  void* stream = nullptr;
+  void* allocator = nullptr;  // of scratch memory: cuda::allocate
+};
 
 // A (b, l, d) tensor with any strides, 0 and negative included.  data == nullptr: the tensor is absent.
 struct View3 {
@@ -28,7 +35,7 @@ struct CoefficientView {
   char* data = nullptr;
   int64_t groups = 0;  // 0: constant
   int64_t stride_b = 0, stride_l = 0, stride_g = 0, stride_n = 0;
-  bool variable() const { return groups > 0; }
+  SSM_HOST_DEVICE bool variable() const { return groups > 0; }
 };
 
 // Inputs that the forward and the backward pass of the selective scan share.  Pointers without a view are contiguous
@@ -56,11 +63,12 @@ struct ScanInputs {
   bool reverse = false;  // time runs from the last step to the first
   int64_t columns = 0;
   int32_t num_threads = 1;
+  CudaCall cuda;
 
-  Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
+  SSM_HOST_DEVICE Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }
 
   // Of variable B and C: that of u, or the compute type with complex A.
-  DType coefficient_dtype() const { return !complex_A || dtype == DType::f64 ? dtype : DType::f32; }
+  SSM_HOST_DEVICE DType coefficient_dtype() const { return !complex_A || dtype == DType::f64 ? dtype : DType::f32; }
 };
 
 struct ScanForward {
@@ -90,12 +98,12 @@ constexpr int64_t kScanChunk = 32;
 
 // Chunks that may be needed for sequences of `steps` steps in all.  Chunks of different sequences never share a place:
 // packed sequence i begins at chunk offsets[i] / kScanChunk + i, which leaves some places empty but needs no table.
-inline int64_t scan_chunks(const Sequences& sequences) {
+SSM_HOST_DEVICE inline int64_t scan_chunks(const Sequences& sequences) {
   if (sequences.packed()) return sequences.steps / kScanChunk + sequences.count;
   return sequences.count * ((sequences.steps + kScanChunk - 1) / kScanChunk);
 }
 
-inline int64_t first_scan_chunk(const Sequences& sequences, int64_t index) {
+SSM_HOST_DEVICE inline int64_t first_scan_chunk(const Sequences& sequences, int64_t index) {
   if (sequences.packed()) return sequences.offsets[index] / kScanChunk + index;
   return index * ((sequences.steps + kScanChunk - 1) / kScanChunk);
 }

@@ -21,6 +21,7 @@ struct StateUpdate {
   bool complex_A = false;
   bool dt_softplus = false;
   int32_t num_threads = 1;
+  CudaCall cuda;
   // A is in the compute type.  So are complex tensors, and all others where the compute type is double.
   UpdateView state, x, dt, A, B, C, D, z, dt_bias, y;
 };

@@ -3,6 +3,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define SSM_HOST_DEVICE __host__ __device__
+#else
+#define SSM_HOST_DEVICE
+#endif
+
 namespace ssm {
 
 // Steps [first, first + steps) of one batch index.
@@ -17,15 +23,14 @@ struct Sequences {
   int64_t steps = 0;                 // l
   const int64_t* offsets = nullptr;  // packed: sequence i has the steps [offsets[i], offsets[i + 1])
 
-  bool packed() const { return offsets != nullptr; }
-  int64_t place(int64_t index) const { return packed() ? offsets[index] : index * steps; }
-  Sequence at(int64_t index) const {
+  SSM_HOST_DEVICE bool packed() const { return offsets != nullptr; }
+  SSM_HOST_DEVICE int64_t place(int64_t index) const { return packed() ? offsets[index] : index * steps; }
+  SSM_HOST_DEVICE Sequence at(int64_t index) const {
     if (packed()) return {index, 0, offsets[index], offsets[index + 1] - offsets[index]};
     return {index, index, 0, steps};
   }
 
-
-  int64_t total() const { return place(count); }
+  SSM_HOST_DEVICE int64_t total() const { return place(count); }
 
   // The first sequence with a step at `from` or later; empty ones count as if they had their place.
   int64_t first_from(int64_t from) const {

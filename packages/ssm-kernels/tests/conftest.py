@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm_kernels import backends, native
+from ssm_kernels import backends, native, native_extension
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -30,6 +30,20 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     native.set_isa(request.param)
     yield request.param
     native.set_isa(before)
+
+
+@pytest.fixture(params=["forwards", "backwards"])
+def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let CPU tensors run the CUDA kernels, simulated on the host.
+
+    Once with the threads of a block from the first to the last, once the other way: what needs a
+    barrier that is not there differs.
+    """
+    module = pytest.importorskip("ssm_kernels._simulated", reason="built by `make setup` only")
+    monkeypatch.setattr(native_extension, "_on_host", module)
+    module.set_backwards(request.param == "backwards")
+    yield
+    module.set_backwards(False)
 
 
 @pytest.fixture(autouse=True)

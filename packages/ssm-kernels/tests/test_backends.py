@@ -115,9 +115,28 @@ def test_named_reference_is_silent_everywhere(call: Call) -> None:
 
 
 @pytest.mark.parametrize("call", OPERATORS)
-def test_cuda_backend_raises(call: Call) -> None:
-    with pytest.raises(BackendError, match="backend 'cuda' cannot run: this version has no"):
+@pytest.mark.parametrize("problem", [None, "no NVIDIA driver was found; install one"])
+def test_cuda_backend_refuses_cpu_tensors(
+    call: Call, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "cuda_problem", lambda device: problem)
+    reason = problem or r"the tensors are on cpu; move them with \.to\('cuda'\)"
+    with pytest.raises(BackendError, match=f"backend 'cuda' cannot run: {reason}"):
         call(backend="cuda")
+
+
+def test_auto_chooses_cuda_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(native, "cuda_problem", asked.append)  # returns None
+    assert backends.choose_backend("scan", "auto", torch.device("cuda", 1)) is Backend.CUDA
+    assert backends.choose_backend("scan", "cuda", torch.device("cuda", 1)) is Backend.CUDA
+    assert asked == [1, 1]
+
+
+def test_auto_says_why_cuda_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "cuda_problem", lambda device: "the driver is too old")
+    with pytest.warns(SsmKernelsWarning, match="on cuda: the driver is too old"):
+        assert backends.choose_backend("scan", "auto", torch.device("cuda")) is Backend.REFERENCE
 
 
 @pytest.mark.parametrize("call", OPERATORS)

@@ -21,6 +21,4 @@ std::string active_isa();
 // Chooses another set for the calls that follow (tests, benchmarks).  Same errors as active_isa().
 void set_isa(const std::string& name);
 
-const KernelTable& active_kernels();
-
 }  // namespace ssm

@@ -1,4 +1,4 @@
-"""Which implementation runs: the native CPU kernel where it was built, else the PyTorch reference.
+"""Which implementation runs: the native kernel of the device where it was built, else the reference.
 
 `backend="auto"` always finds something that runs. Where that is the slow reference, it says so
 once per process and reason with a `SsmKernelsWarning`. A backend named explicitly, in the call or
@@ -56,17 +56,17 @@ def choose_backend(operator: str, backend: Backend | str, device: torch.device) 
     if device == _CPU and native.AVAILABLE and requested is not Backend.CUDA:
         return Backend.CPU
 
-    reason = why_not_native(device.type)
+    reason = why_not_native(device.type, device.index or 0)
     if requested is Backend.AUTO:
         if reason is None:
-            return Backend.CPU
+            return Backend(device.type)
         _notify_once(operator, device.type, reason)
         return Backend.REFERENCE
 
-    if requested is Backend.CPU and device.type != "cpu":
-        reason = f"the tensors are on {device}; move them with .to('cpu')"
-    elif requested is Backend.CUDA:
-        reason = why_not_native("cuda")
+    if requested is Backend.CUDA:
+        reason = why_not_native("cuda", device.index or 0)
+    if device.type != requested.value and (requested is Backend.CPU or reason is None):
+        reason = f"the tensors are on {device}; move them with .to('{requested.value}')"
     if reason is not None:
         raise BackendError(
             f"{operator}: backend '{requested.value}' cannot run: {reason}; "
@@ -75,8 +75,10 @@ def choose_backend(operator: str, backend: Backend | str, device: torch.device) 
     return requested
 
 
-def why_not_native(device_type: str) -> str | None:
+def why_not_native(device_type: str, index: int = 0) -> str | None:
     """Say why no native kernel can run there and what to do about it; None where one can."""
+    if device_type == "cuda":
+        return native.cuda_problem(index)
     if device_type != "cpu":
         return (
             f"this version has no native kernel for {device_type} tensors; "
@@ -119,6 +121,7 @@ def _notify_once(operator: str, device_type: str, reason: str) -> None:
     warnings.warn(message, SsmKernelsWarning, stacklevel=4)
 
 
-# A compiler runs this while it traces. As torch.compiler.assume_constant_result, which would import
+# A compiler runs these while it traces. As torch.compiler.assume_constant_result, which would import
 # the whole compiler with this package.
 _notify_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
+why_not_native._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -68,7 +68,7 @@ def _launch_forward(
     save_for_backward: bool,
 ) -> Results:
     """Run the native kernel; return y and the final state. The gradient needs nothing else."""
-    offsets = None if cu_seqlens is None else checked_offsets(NAME, cu_seqlens, x.shape[1])
+    offsets = None if cu_seqlens is None else checked_offsets(NAME, cu_seqlens, x)
     return native.causal_conv1d_forward(
         x, weight, bias, initial_state, silu=silu, reverse=reverse, offsets=offsets
     )
@@ -77,7 +77,7 @@ def _launch_forward(
 def _launch_backward(*arguments: Any) -> Results:
     """Run the native kernel; return one gradient per entry of `ConvInputs`."""
     *others, cu_seqlens, silu, reverse = arguments
-    offsets = None if cu_seqlens is None else kernel_offsets(cu_seqlens)
+    offsets = None if cu_seqlens is None else kernel_offsets(cu_seqlens, others[0])
     return native.causal_conv1d_backward(*others, silu=silu, reverse=reverse, offsets=offsets)
 
 

@@ -124,15 +124,20 @@ def checked_lengths(operator: str, cu_seqlens: Tensor, l: int) -> list[int]:
     return lengths
 
 
-def checked_offsets(operator: str, cu_seqlens: Tensor, l: int) -> Tensor:
-    """Check the offsets like `checked_lengths`; return them as the native kernels read them."""
-    checked_lengths(operator, cu_seqlens, l)
-    return kernel_offsets(cu_seqlens)
+def checked_offsets(operator: str, cu_seqlens: Tensor, x: Tensor) -> Tensor:
+    """Check the offsets of x (1, l, d) like `checked_lengths`; return them as the kernels read them.
+
+    Offsets on a GPU are not read, as that would wait for the GPU and cannot be in a CUDA graph: the
+    kernels confine what is out of range.
+    """
+    if cu_seqlens.device.type == "cpu":
+        checked_lengths(operator, cu_seqlens, x.shape[1])
+    return kernel_offsets(cu_seqlens, x)
 
 
-def kernel_offsets(cu_seqlens: Tensor) -> Tensor:
-    """Return checked offsets as the native kernels read them: int64, contiguous, on the CPU."""
-    return cu_seqlens.to("cpu", torch.int64).contiguous()
+def kernel_offsets(cu_seqlens: Tensor, x: Tensor) -> Tensor:
+    """Return checked offsets as the kernels read them: int64, contiguous, where x is."""
+    return cu_seqlens.to(x.device, torch.int64).contiguous()
 
 
 def _shorten(values: list[int], limit: int = 12) -> str:

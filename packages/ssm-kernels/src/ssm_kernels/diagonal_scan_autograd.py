@@ -79,7 +79,7 @@ def _launch_forward(
     save_for_backward: bool,
 ) -> Results:
     """Run the native kernel; return h and the final state. The gradient needs nothing else."""
-    offsets = None if cu_seqlens is None else checked_offsets(NAME, cu_seqlens, u.shape[1])
+    offsets = None if cu_seqlens is None else checked_offsets(NAME, cu_seqlens, u)
     return native.diagonal_scan_forward(a, u, initial_state, reverse=reverse, offsets=offsets)
 
 
@@ -103,7 +103,7 @@ def _launch_backward(
         initial_state,
         reverse=reverse,
         wanted=(want_a, want_u, want_state),
-        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
+        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens, h),
     )
 
 

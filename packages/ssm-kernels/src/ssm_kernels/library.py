@@ -46,7 +46,7 @@ class Kernel:
     Attributes:
         name: of the operator, unique in the namespace.
         schema: arguments and results as in `torch.library.define`: "(Tensor x) -> Tensor".
-        launch: runs it on CPU tensors that have been checked.
+        launch: runs it on CPU or CUDA tensors that have been checked.
         fake: makes results of the same shapes and types from tensors without data.
         folds: for vmap, see `library_vmap`; None calls the kernel once per mapped entry.
     """
@@ -72,13 +72,15 @@ def register(
     library.define(kernel.name + kernel.schema, tags=_TAGS)
 
     def run(*arguments: Any) -> Tensor | tuple[Tensor, ...]:
-        choose_backend(kernel.name, Backend.CPU, arguments[0].device)
+        device = arguments[0].device
+        choose_backend(kernel.name, Backend(device.type), device)
         return _with_placeholders(kernel.launch(*arguments), arguments[0])
 
     def fake(*arguments: Any) -> Tensor | tuple[Tensor, ...]:
         return _with_placeholders(kernel.fake(*arguments), arguments[0])
 
-    library.impl(kernel.name, run, "CPU")
+    for key in ("CPU", "CUDA"):
+        library.impl(kernel.name, run, key)
     qualified = f"{NAMESPACE}::{kernel.name}"
     operator = getattr(getattr(torch.ops, NAMESPACE), kernel.name).default
     torch.library.register_fake(qualified, fake, lib=library)

@@ -7,6 +7,8 @@ they turn tensors into addresses and strides, allocate the results and call the 
 
 from __future__ import annotations
 
+from functools import cache
+
 from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
@@ -31,6 +33,8 @@ __all__ = [
     "causal_conv1d_forward",
     "causal_conv1d_update",
     "checkpoint_shape",
+    "cuda_info",
+    "cuda_problem",
     "diagonal_scan_backward",
     "diagonal_scan_forward",
     "isa",
@@ -56,6 +60,31 @@ def build_info() -> dict[str, object]:
     from importlib.metadata import version
 
     return {"version": version("ssm-kernels"), **extension._native.build_info()}
+
+
+def cuda_info() -> dict[str, object]:
+    """Versions of the CUDA kernels' runtime and of the driver, and the architectures compiled.
+
+    Raises ImportError if the CUDA kernels were not built.
+    """
+    module = extension.cuda_module()
+    versions = {"runtime": module.runtime_version(), "driver": module.driver_version()}
+    texts = {name: f"{v // 1000}.{v % 1000 // 10}" if v else "none" for name, v in versions.items()}
+    return {**texts, "architectures": module.architectures}
+
+
+@cache
+def cuda_problem(device: int = 0) -> str | None:
+    """Why the CUDA kernels cannot run on a device and what to do about it; None where they can."""
+    try:
+        module = extension.cuda_module()
+    except ImportError as error:
+        return (
+            f"the CUDA kernels are not built ({error}); build them where nvcc is: "
+            "`SSM_KERNELS_CUDA=on pip install --force-reinstall --no-deps ssm-kernels` "
+            "(in a checkout: `SSM_KERNELS_CUDA=on pip install --no-deps ./packages/ssm-kernels`)"
+        )
+    return module.device_problem(device) or None
 
 
 def isa() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,9 @@ def _conv_inputs(
     *,
     silu: bool,
     reverse: bool,
-) -> extension._native.ConvInputs:
+) -> Any:
     """The C++ description of one convolution; the tensors must outlive it, all but x contiguous."""
-    inputs = extension._native.ConvInputs()
+    inputs = extension.module_for(x).ConvInputs()
     batch, steps, channels = x.shape
     inputs.set_sizes((batch, steps, channels, weight.shape[1], DTYPE_CODES[x.dtype]))
     inputs.set_tensors(view(x), weight.data_ptr(), address(bias), address(initial_state))
@@ -40,7 +42,7 @@ def causal_conv1d_forward(
     reverse: bool,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The causal convolution on the CPU: (y, final state).
+    """The causal convolution: (y, final state).
 
     x: (b, l, d), any strides. weight: (d, k), k from 1 to 8. bias: (d,). States: (b, d, k-1) in
     time order. All but x have the compute type: float64 for a float64 x, otherwise float32.
@@ -50,10 +52,12 @@ def causal_conv1d_forward(
     x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
     initial_state = contiguous(initial_state)
     inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
+    kernels = extension.module_for(x)
+    cuda = inputs.cuda = extension.cuda_call(kernels, x)
     y = x.new_empty(x.shape)
     sequences = x.shape[0] if offsets is None else offsets.shape[0] - 1
     final_state = weight.new_empty((sequences, x.shape[2], weight.shape[1] - 1))
-    extension._native.causal_conv1d_forward(inputs, view(y), final_state.data_ptr())
+    kernels.causal_conv1d_forward(inputs, view(y), final_state.data_ptr())
     return y, final_state
 
 
@@ -77,11 +81,13 @@ def causal_conv1d_backward(
     x, weight, bias = resolved(x), contiguous(weight), contiguous(bias)
     initial_state = contiguous(initial_state)
     inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
+    kernels = extension.module_for(x)
+    cuda = inputs.cuda = extension.cuda_call(kernels, x)
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
     grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     grad_bias = None if bias is None else bias.new_empty(bias.shape)
     grad_initial = None if initial_state is None else initial_state.new_empty(initial_state.shape)
-    extension._native.causal_conv1d_backward(
+    kernels.causal_conv1d_backward(
         inputs,
         view(grad_y),
         address(grad_final_state),

@@ -18,7 +18,7 @@ def causal_conv1d_update(
     silu: bool,
     cache_seqlens: Tensor | None,
 ) -> Tensor:
-    """The causal convolution of new samples on the CPU; returns y.
+    """The causal convolution of new samples; returns y.
 
     x: (b, d) or (b, l, d), conv_state: (b, d, s): any strides and float types. weight: (d, k), k
     from 1 to 8. bias: (d,). cache_seqlens: (b,), int32 or int64.
@@ -42,13 +42,15 @@ def causal_conv1d_update(
         stride_d,
         DTYPE_CODES[conv_state.dtype],
     )
-    extension._native.causal_conv1d_update(
+    kernels = extension.module_for(x)
+    kernels.causal_conv1d_update(
         (batch, steps, channels, weight.shape[1], conv_state.shape[2]),
         (_steps(x), _steps(y), state),
         (weight.data_ptr(), address(bias), address(counts)),
         counts is not None and counts.dtype is torch.int64,
         silu,
         torch.get_num_threads(),
+        extension.cuda_call(kernels, x),
     )
     return y
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,9 @@ def _inputs(
     offsets: Tensor | None,
     *,
     reverse: bool,
-) -> extension._native.DiagonalInputs:
+) -> Any:
     """The C++ description of one scan of tensors like u; all must outlive it."""
-    inputs = extension._native.DiagonalInputs()
+    inputs = extension.module_for(u).DiagonalInputs()
     batch, steps, channels = shape = u.shape
     inputs.set_sizes((batch, steps, channels, _CODES[u.dtype]), u.is_complex())
     if a.shape == shape:
@@ -62,7 +64,7 @@ def diagonal_scan_forward(
     reverse: bool,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The scan h = a h + u on the CPU: (h, final state).
+    """The scan h = a h + u: (h, final state).
 
     u: (b, l, d), any strides. a: of u's shape and dtype, any strides, or of the compute type
     (float32 for 16-bit u, else u's type) and then with any axis of size 1 that serves all. States:
@@ -75,7 +77,9 @@ def diagonal_scan_forward(
         return h, _state_of_no_steps(initial_state, u, offsets)
     final_state = _empty_state(u, offsets)
     inputs = _inputs(a, u, initial_state, offsets, reverse=reverse)
-    extension._native.diagonal_scan_forward(inputs, _view(u), _view(h), final_state.data_ptr())
+    kernels = extension.module_for(u)
+    cuda = inputs.cuda = extension.cuda_call(kernels, u)
+    kernels.diagonal_scan_forward(inputs, _view(u), _view(h), final_state.data_ptr())
     return h, final_state
 
 
@@ -107,7 +111,9 @@ def diagonal_scan_backward(
         return grad_a, grad_u, state
     grad_state = _empty_state(h, offsets) if wanted[2] else None
     inputs = _inputs(a, h, initial_state, offsets, reverse=reverse)
-    extension._native.diagonal_scan_backward(
+    kernels = extension.module_for(h)
+    cuda = inputs.cuda = extension.cuda_call(kernels, h)
+    kernels.diagonal_scan_backward(
         inputs,
         _view(grad_h),
         address(grad_final_state),

@@ -1,4 +1,8 @@
-"""The extension module `_native`, which knows nothing of torch, and what it is given for tensors.
+"""The extension modules, which know nothing of torch, and what they are given for tensors.
+
+`_native` runs on the CPU, `_cuda` on NVIDIA GPUs; both have the same functions. `_cuda` is loaded
+when the first CUDA tensor arrives. `_simulated`, which only developers build, runs the kernels of
+`_cuda` on CPU tensors: tests put it in the place of `_native`.
 
 The kernels read addresses and strides and nothing else of a tensor: everything lazy has to be
 carried out first (`resolved`), and a complex number is two real ones (`pairs`).
@@ -6,19 +10,63 @@ carried out first (`resolved`), and a complex number is two real ones (`pairs`).
 
 from __future__ import annotations
 
-from typing import overload
+from functools import cache
+from types import ModuleType
+from typing import Any, overload
 
 import torch  # first: the kernels run on the threads of the OpenMP runtime that torch loads
 from torch import Tensor
 
 IMPORT_ERROR: str | None = None
+_native: Any = None
 try:
     # not `from ssm_kernels import`, which blames a circular import when the file is missing
-    import ssm_kernels._native as _native  # noqa: F401 - the other native_*.py take it from here
+    import ssm_kernels._native as _native
 except ImportError as error:
     IMPORT_ERROR = str(error)
 
+_on_host: Any = None if IMPORT_ERROR else _native
+_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # not in builds without CUDA
+
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+@cache
+def cuda_module() -> ModuleType:
+    """The module `_cuda`; ImportError if it was not built or cannot be loaded."""
+    import ssm_kernels._cuda as _cuda
+
+    return _cuda
+
+
+def module_for(tensor: Tensor) -> Any:
+    """The module whose kernels run on the tensor's device."""
+    return cuda_module() if tensor.is_cuda else _on_host
+
+
+class _Workspace:
+    """Gives a kernel scratch memory for one call."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, n_bytes: int) -> int:
+        self.memory = torch.empty(n_bytes, dtype=torch.uint8, device=self.device)
+        return self.memory.data_ptr()
+
+
+def cuda_call(module: Any, tensor: Tensor) -> Any:
+    """Where a call with this tensor runs, for `module`; it must be kept until the call is over."""
+    if module is _native:
+        return _NO_CUDA
+    device = tensor.device
+    if not tensor.is_cuda:  # simulated
+        return module.CudaCall(0, 0, _Workspace(device))
+    assert _current_stream is not None
+    return module.CudaCall(device.index, _current_stream(device.index), _Workspace(device))
+
+
+_NO_CUDA = None if IMPORT_ERROR else _native.CudaCall()
 
 
 def resolved(tensor: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class _Scan:
         self.delta_bias, self.initial_state = contiguous(delta_bias), contiguous(initial_state)
         self.batch, self.steps, self.channels = u.shape
         self.states = A.shape[1]
-        inputs = extension._native.ScanInputs()
+        self.kernels = extension.module_for(u)
+        inputs = self.kernels.ScanInputs()
         sizes = (self.batch, self.steps, self.channels, self.states)
         inputs.set_sizes(*sizes, DTYPE_CODES[u.dtype], A.is_complex())
         inputs.set_sequences(
@@ -100,6 +101,7 @@ class _Scan:
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
         inputs.set_mode(mode.delta_softplus, mode.reverse, mode.columns, torch.get_num_threads())
+        self.cuda = inputs.cuda = extension.cuda_call(self.kernels, u)
         self.inputs = inputs
 
     def empty_state(self) -> Tensor:
@@ -132,7 +134,7 @@ def selective_scan_forward(
     add: bool = False,
     checkpoints: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The selective scan on the CPU: (y, final state, checkpoints for the backward pass or None).
+    """The selective scan: (y, final state, checkpoints for the backward pass or None).
 
     u, delta, z: (b, l, d) of one dtype, any strides. A: (d, n). B, C: (b, l, g, n) of that dtype,
     any strides, or (d, n). D, delta_bias: (d,). States: (b, d, n). A, constant B and C, D,
@@ -159,7 +161,7 @@ def selective_scan_forward(
     final_state = scan.empty_state()
     if save_for_backward and checkpoints is None:
         checkpoints = scan.empty_checkpoints()
-    extension._native.selective_scan_forward(
+    scan.kernels.selective_scan_forward(
         scan.inputs, view(y), add, final_state.data_ptr(), address(checkpoints)
     )
     return y, final_state, checkpoints
@@ -211,7 +213,7 @@ def selective_scan_backward(
     grad_D = None if D is None else D.new_empty(D.shape)
     grad_bias = None if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
     grad_initial = scan.empty_state() if need_initial_state_grad else None
-    extension._native.selective_scan_backward(
+    scan.kernels.selective_scan_backward(
         scan.inputs,
         view(grad_y),
         address(grad_final_state),

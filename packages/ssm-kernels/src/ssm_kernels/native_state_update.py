@@ -29,7 +29,7 @@ class StateUpdateInputs(NamedTuple):
 
 
 def selective_state_update(inputs: StateUpdateInputs, *, dt_softplus: bool) -> Tensor:
-    """One decode step on the CPU; returns y.
+    """One decode step; returns y.
 
     state: (b, d, n) or (b, h, p, n). x, dt, z: that without n. A: that without b. B, C: (b, n) or
     (b, g, n). D, dt_bias: (d,) or (h, p). Any strides and float types; state, A, B and C complex if
@@ -88,7 +88,8 @@ def _launch(inputs: StateUpdateInputs, dt_softplus: bool, complex_A: bool = Fals
     groups = B.shape[1] if B.dim() == 3 else 1
     shape = state.shape
     has_heads = len(shape) == 4
-    extension._native.selective_state_update(
+    kernels = extension.module_for(state)
+    kernels.selective_state_update(
         (shape[0], shape[1], shape[2] if has_heads else 1, shape[-1], groups),
         has_heads,
         [
@@ -97,6 +98,7 @@ def _launch(inputs: StateUpdateInputs, dt_softplus: bool, complex_A: bool = Fals
         ],
         (complex_A, dt_softplus),
         torch.get_num_threads(),
+        extension.cuda_call(kernels, state),
     )
     return y
 

@@ -108,7 +108,7 @@ def _launch_forward(*arguments: Any) -> Results:
     *inputs, cu_seqlens, delta_softplus, reverse, save_for_backward = arguments
     offsets = None
     if cu_seqlens is not None:
-        offsets = checked_offsets(NAME, cu_seqlens, inputs[0].shape[1])
+        offsets = checked_offsets(NAME, cu_seqlens, inputs[0])
     y, final_state, checkpoints = native.selective_scan_forward(
         *inputs,
         mode=native.ScanMode(delta_softplus, reverse),
@@ -126,7 +126,7 @@ def _launch_backward(*arguments: Any) -> Results:
         checkpoints,
         mode=native.ScanMode(softplus, reverse),
         need_initial_state_grad=need_state_grad,
-        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens),
+        offsets=None if cu_seqlens is None else kernel_offsets(cu_seqlens, grads_and_inputs[0]),
     )
 
 

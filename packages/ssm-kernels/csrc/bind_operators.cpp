@@ -1,0 +1,22 @@
+// What the extension modules _native and _cuda have in common.
+#include "bindings.h"
+
+namespace py = pybind11;
+
+namespace ssm {
+
+void bind_operators(py::module_& module) {
+  py::class_<CudaCall>(module, "CudaCall", py::module_local(), "Where a call runs on a GPU")
+      .def(py::init<>())
+      .def(py::init([](int32_t device, int64_t stream, py::handle allocator) {
+             return CudaCall{device, pointer<void>(stream), allocator.ptr()};
+           }),
+           "allocator: called with a number of bytes, returns an address; it must outlive the call");
+  bind_selective_scan(module);
+  bind_causal_conv1d(module);
+  bind_causal_conv1d_update(module);
+  bind_selective_state_update(module);
+  bind_diagonal_scan(module);
+}
+
+}  // namespace ssm

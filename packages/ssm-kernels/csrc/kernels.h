@@ -1,0 +1,33 @@
+// The operators of one instruction set, or of CUDA.  A new operator adds one member here, one line in
+// cpu/kernel_table.cpp and one in cuda/kernel_table.cpp.
+#pragma once
+
+#include "causal_conv1d_params.h"
+#include "causal_conv1d_update_params.h"
+#include "cpu/machine_limits.h"
+#include "diagonal_scan_params.h"
+#include "params.h"
+#include "selective_state_update_params.h"
+
+namespace ssm {
+
+struct KernelTable {
+  void (*selective_scan_forward)(const ScanForward&);
+  void (*selective_scan_backward)(const ScanBackward&);
+  void (*selective_scan_complex_forward)(const ScanForward&);
+  void (*selective_scan_complex_backward)(const ScanBackward&);
+  void (*causal_conv1d_forward)(const ConvForward&);
+  void (*causal_conv1d_backward)(const ConvBackward&);
+  int64_t (*machine_limit_round)(const LimitRound&);
+  void (*causal_conv1d_update)(const ConvUpdate&);
+  void (*selective_state_update)(const StateUpdate&);
+  void (*selective_state_update_complex)(const StateUpdate&);
+  void (*diagonal_scan_forward)(const DiagonalForward&);
+  void (*diagonal_scan_backward)(const DiagonalBackward&);
+  bool keep_gil = false;  // kernels that ask Python for scratch memory, and return before they are done
+};
+
+// Those that the extension module runs: chosen for the processor in _native (cpu/isa.cpp), CUDA's in _cuda.
+const KernelTable& active_kernels();
+
+}  // namespace ssm
