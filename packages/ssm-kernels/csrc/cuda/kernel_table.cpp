@@ -27,6 +27,7 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     not_there,
+    cuda::selective_scan_directions_forward,
     /*keep_gil=*/true,
 };
 

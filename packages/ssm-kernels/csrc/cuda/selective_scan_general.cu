@@ -4,10 +4,10 @@
 
 namespace ssm::cuda {
 
-void selective_scan_forward_general(const ScanForward& scan) {
+void selective_scan_forward_general(const ScanForward& scan, void* states) {
   const ScanInputs& in = scan.in;
   const int32_t lanes = general_lanes(in.states, in.complex_A);
-  const GeneralForward params = {scan, scan.final_state, lanes};
+  const GeneralForward params = {scan, states, lanes};
   const int64_t threads = in.sequences().count * in.channels * lanes;
   const LaunchShape shape = {dim3(unsigned(divide_up(threads, kGeneralThreads))), dim3(kGeneralThreads)};
   if (in.dtype == DType::f64)
