@@ -56,16 +56,15 @@ def choose_backend(operator: str, backend: Backend | str, device: torch.device) 
     if device == _CPU and native.AVAILABLE and requested is not Backend.CUDA:
         return Backend.CPU
 
-    reason = why_not_native(device.type, device.index or 0)
     if requested is Backend.AUTO:
+        reason = why_not_native(device.type, device.index or 0)
         if reason is None:
             return Backend(device.type)
         _notify_once(operator, device.type, reason)
         return Backend.REFERENCE
 
-    if requested is Backend.CUDA:
-        reason = why_not_native("cuda", device.index or 0)
-    if device.type != requested.value and (requested is Backend.CPU or reason is None):
+    reason = why_not_native(requested.value, device.index or 0)
+    if reason is None and device.type != requested.value:
         reason = f"the tensors are on {device}; move them with .to('{requested.value}')"
     if reason is not None:
         raise BackendError(
