@@ -1,4 +1,4 @@
-"""Which implementation runs: the native kernel of the device where it was built, else the reference.
+"""Which implementation runs: the native kernels of the device where built, else the reference.
 
 `backend="auto"` always finds something that runs. Where that is the slow reference, it says so
 once per process and reason with a `SsmKernelsWarning`. A backend named explicitly, in the call or
@@ -120,7 +120,7 @@ def _notify_once(operator: str, device_type: str, reason: str) -> None:
     warnings.warn(message, SsmKernelsWarning, stacklevel=4)
 
 
-# A compiler runs these while it traces. As torch.compiler.assume_constant_result, which would import
-# the whole compiler with this package.
+# A compiler runs these while it traces. As torch.compiler.assume_constant_result, which would
+# import the whole compiler with this package.
 _notify_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 why_not_native._dynamo_marked_constant = True  # type: ignore[attr-defined]
