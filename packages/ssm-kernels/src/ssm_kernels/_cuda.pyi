@@ -1,7 +1,7 @@
 # The extension module csrc/cuda/bind_cuda.cpp: the operators of _native, and what is known of the
 # GPU. Versions are 1000 major + 10 minor; 0 without a driver.
 
-from ._native import *
+from ._native import *  # noqa: F403
 
 architectures: str
 
