@@ -108,7 +108,7 @@ void bind_selective_scan(py::module_& module) {
       .def("set_parameters", &set_parameters)
       .def("set_packing", &set_packing)
       .def("set_mode", &set_mode)
-      .def_readwrite("cuda", &ScanInputs::cuda);
+      .def("set_cuda", &set_cuda<ScanInputs>, py::keep_alive<1, 2>());
   module.def("scan_chunks", [](const ScanInputs& in) { return scan_chunks(in.sequences()); });
   module.def("selective_scan_forward", &forward);
   module.def("selective_scan_backward", &backward);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda/functions.cuh"
-#include "cuda/launch.h"
+#include "cuda/grid.h"
 #include "cuda/numbers.h"
 
 namespace ssm::cuda {
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_directions(DirectionSum p) {
 
 inline void add_directions(const DirectionSum& sum, const CudaCall& call) {
   const int64_t elements = sum.batch * sum.steps * sum.channels;
-  launch(sum_directions, {dim3(unsigned(divide_up(elements, kSumThreads))), dim3(kSumThreads)}, call, sum);
+  launch(sum_directions, {grid_of(divide_up(elements, kSumThreads)), dim3(kSumThreads)}, call, sum);
 }
 
 }  // namespace ssm::cuda

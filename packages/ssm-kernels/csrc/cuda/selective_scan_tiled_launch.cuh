@@ -1,13 +1,14 @@
 // Chooses among the kernels with kLanes lanes per channel.
 #pragma once
 
+#include "cuda/grid.h"
 #include "cuda/selective_scan_tiled_kernel.cuh"
 
 namespace ssm::cuda {
 
 template <class Shape>
 void launch_shape(const TiledLaunch& how, const TiledForward& params) {
-  const LaunchShape shape = {dim3(unsigned(how.plan.grid)), dim3(kTiledThreads),
+  const LaunchShape shape = {grid_of(how.plan.grid), dim3(kTiledThreads),
                              Shape::kStageOffset + 2 * int64_t(params.stage_bytes)};
   launch(scan_tiled<Shape>, shape, how.call, params);
 }

@@ -107,7 +107,7 @@ class Scan:
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
         inputs.set_mode(mode.delta_softplus, mode.reverse, mode.columns, torch.get_num_threads())
-        self.cuda = inputs.cuda = extension.cuda_call(self.kernels, u)
+        extension.place(inputs, self.kernels, u)
         self.inputs = inputs
 
     def empty_state(self) -> Tensor:
