@@ -181,7 +181,7 @@ __device__ __forceinline__ void read_quad(const char* tile, const TileSource& so
   for (int i = 0; i < 4; ++i) values[i] = tile_value<kType>(tile, (step + i) * at.step + channel * at.column);
 }
 
-template <class Shape, DType kType>
+template <class Shape, DType kType, bool kEnds>
 __device__ __forceinline__ void prepare(const TiledScan& direction, const char* stage, const ThreadChannel& channel) {
   using Memory = TiledMemory<Shape>;
   const bool with_softplus = direction.scan.in.delta_softplus;
@@ -205,6 +205,7 @@ __device__ __forceinline__ void prepare(const TiledScan& direction, const char* 
   const int states = int(direction.scan.in.states);
   prepare_coefficient<Shape, kType>(stage + direction.offsets[kB], direction.sources[kB].steps_together, states,
                                     Memory::B());
+  if constexpr (kEnds) return;
   prepare_coefficient<Shape, kType>(stage + direction.offsets[kC], direction.sources[kC].steps_together, states,
                                     Memory::C());
 }

@@ -21,7 +21,7 @@ struct TiledScan {
 // Blocks of the grid are (direction, sequence, part of the time, channels), the last fastest.
 struct TiledForward {
   TiledScan directions[kMostDirections];
-  int64_t sequences, parts, part_steps;  // part_steps: a multiple of kScanChunk
+  int64_t n_directions, sequences, parts, part_steps;  // part_steps: a multiple of kScanChunk
   ChannelBlocks blocks;
   int32_t stage_bytes;
   // Time in several parts.  (directions, sequences, parts, n, d): the state at the end of each if it began with 0, then

@@ -6,7 +6,10 @@
 namespace ssm::cuda {
 
 // Some states of one channel, in the registers of one lane.
-template <class Shape>
+//
+// kEnds: the first of two passes over time that is cut into parts.  Wanted is only the state that each part ends with if it
+// begins with 0, and the sum of its step sizes.
+template <class Shape, bool kEnds>
 struct LaneStates {
   static constexpr int kStates = Shape::kStates;
   static constexpr int kGroup = 32 / Shape::kLanes;  // neighbouring lanes, with the same states of different channels
@@ -15,6 +18,7 @@ struct LaneStates {
   int channel;  // in the block
   int first;    // state
   float h[kStates], rate[kStates];  // rate: A log2(e)
+  float deltas = 0;                 // their sum
 
   __device__ static int group() { return (int(threadIdx.x) & 31) / kGroup; }
 
@@ -31,8 +35,11 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       const bool there = channel < block.channels && first + j < in.states;
       rate[j] = there ? A[first + j] * kLog2e : 0.f;
-      h[j] = there && p.parts == 1 && initial != nullptr ? initial[first + j] : 0.f;
-      if (there && p.parts > 1) h[j] = p.part_states[matrix_at(in, block, block.unit, j)];
+      h[j] = 0;
+      if constexpr (!kEnds) {
+        if (there && p.parts > 1) h[j] = p.part_states[matrix_at(in, block, block.unit, j)];
+        else if (there && initial != nullptr) h[j] = initial[first + j];
+      }
     }
   }
 
@@ -49,7 +56,18 @@ struct LaneStates {
       if (first + j < in.states) to[matrix_at(in, block, index, j)] = h[j];
   }
 
-  __device__ void end(const TiledBlock& block) const {
+  __device__ void end(const TiledForward& p, const TiledBlock& block) const {
+    if constexpr (kEnds) {
+      const int64_t channels = block.direction.scan.in.channels;
+      keep(block, p.part_states, block.unit);
+      if (group() == 0 && channel < block.channels)
+        p.part_deltas[block.unit * channels + block.first_channel + channel] = deltas;
+    } else {
+      if (block.part == p.parts - 1) keep_final(block);
+    }
+  }
+
+  __device__ void keep_final(const TiledBlock& block) const {
     const ScanInputs& in = block.direction.scan.in;
     float* to = static_cast<float*>(block.direction.scan.final_state);
     if (to == nullptr || channel >= block.channels) return;
@@ -72,15 +90,20 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       float B[kBatch], C[kBatch];
       read_batch(B_row + j * Shape::kRow, B);
-      read_batch(C_row + j * Shape::kRow, C);
+      if constexpr (!kEnds) read_batch(C_row + j * Shape::kRow, C);
 #pragma unroll
       for (int t = 0; t < kBatch; ++t) {
         h[j] = fmaf(exp2_of(delta[t] * rate[j]), h[j], x[t] * B[t]);
-        y[t] = j == 0 ? h[j] * C[t] : fmaf(h[j], C[t], y[t]);
+        if constexpr (!kEnds) y[t] = j == 0 ? h[j] * C[t] : fmaf(h[j], C[t], y[t]);
       }
     }
-    add_over_lanes(y);
-    write_sums(delta_u, y);
+    if constexpr (kEnds) {
+#pragma unroll
+      for (int t = 0; t < kBatch; ++t) deltas += delta[t];
+    } else {
+      add_over_lanes(y);
+      write_sums(delta_u, y);
+    }
   }
 
   __device__ static __forceinline__ void read_batch(const float* from, float* values) {
@@ -128,8 +151,10 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       const int at = (first + j) * Shape::kRow + step;
       h[j] = fmaf(exp2_of(delta * rate[j]), h[j], x * Memory::B()[at]);
-      y = fmaf(h[j], Memory::C()[at], y);
+      if constexpr (!kEnds) y = fmaf(h[j], Memory::C()[at], y);
     }
+    deltas += delta;
+    if constexpr (kEnds) return;
 #pragma unroll
     for (int distance = kGroup; distance < 32; distance *= 2) y += __shfl_xor_sync(kAll, y, distance);
     if (group() == 0) *delta_u = y;
@@ -144,11 +169,12 @@ struct LaneStates {
   }
 };
 
-template <class Shape>
+template <class Shape, bool kEnds>
 __device__ __forceinline__ void prepare(const TiledScan& direction, const char* stage, const ThreadChannel& channel) {
-  if (direction.scan.in.dtype == DType::bf16) prepare<Shape, DType::bf16>(direction, stage, channel);
-  else if (direction.scan.in.dtype == DType::f16) prepare<Shape, DType::f16>(direction, stage, channel);
-  else prepare<Shape, DType::f32>(direction, stage, channel);
+  const DType dtype = direction.scan.in.dtype;
+  if (dtype == DType::bf16) prepare<Shape, DType::bf16, kEnds>(direction, stage, channel);
+  else if (dtype == DType::f16) prepare<Shape, DType::f16, kEnds>(direction, stage, channel);
+  else prepare<Shape, DType::f32, kEnds>(direction, stage, channel);
 }
 
 template <class Shape>
@@ -160,13 +186,14 @@ __device__ __forceinline__ void finish(const TiledBlock& block, const char* stag
   else finish<Shape, DType::f32>(block, stage, channel, tile);
 }
 
-template <class Shape>
+template <class Shape, bool kEnds>
 __global__ void __launch_bounds__(kTiledThreads, 4) scan_tiled(TiledForward p) {
   using Memory = TiledMemory<Shape>;
   const TiledBlock block = TiledBlock::of(p);
+  if (kEnds && block.part == p.parts - 1) return;  // what it ends with is found by the second pass
   const ScanForward& scan = block.direction.scan;
   const ThreadChannel channel = ThreadChannel::of<Shape>(block);
-  LaneStates<Shape> states;
+  LaneStates<Shape, kEnds> states;
   states.begin(p, block);
   const int64_t tiles = (block.end - block.begin + Shape::kSteps - 1) / Shape::kSteps;
   const int64_t checkpoint = first_checkpoint(scan.in.sequences(), block.sequence) + block.begin / kScanChunk;
@@ -184,15 +211,16 @@ __global__ void __launch_bounds__(kTiledThreads, 4) scan_tiled(TiledForward p) {
     __syncthreads();  // the tile is there, and the one before is done with
     find_positions<Shape>(block, tile + 2);
     load_tiles<Shape>(p, block, tile + 1);
-    prepare<Shape>(block.direction, stage, channel);
+    prepare<Shape, kEnds>(block.direction, stage, channel);
     __syncthreads();
-    if (scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
+    if (!kEnds && scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
       states.keep(block, static_cast<float*>(scan.checkpoints), checkpoint + tile * Shape::kSteps / kScanChunk);
     states.advance(rows);
+    if constexpr (kEnds) continue;
     __syncthreads();
     finish<Shape>(block, stage, channel, tile);
   }
-  if (block.part == p.parts - 1) states.end(block);
+  states.end(p, block);
 }
 
 }  // namespace ssm::cuda
