@@ -18,7 +18,8 @@ int64_t state_bytes(const ScanInputs& in) {
 bool can_be_tiled(const ScanForward& scan) {
   const ScanInputs& in = scan.in;
   return !in.complex_A && in.dtype != DType::f64 && in.B.variable() && in.C.variable() && in.states > 0 &&
-         in.states <= kMostTiledStates && (scan.y.dtype == in.dtype || scan.y.dtype == DType::f32);
+         in.states <= kMostTiledStates && (scan.y.dtype == in.dtype || scan.y.dtype == DType::f32) &&
+         strides_are_small(scan);
 }
 
 ScanSizes sizes_of(const ScanInputs& in, int64_t directions) {

@@ -16,6 +16,7 @@ struct TiledScan {
   ScanForward scan;
   TileSource sources[kTileKinds];
   int32_t offsets[kTileKinds];  // of their tiles in a stage
+  bool y_in_pairs;              // two channels are stored at once
 };
 
 // Blocks of the grid are (direction, sequence, part of the time, channels), the last fastest.

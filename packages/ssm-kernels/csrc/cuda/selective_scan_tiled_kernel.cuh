@@ -23,7 +23,7 @@ struct LaneStates {
   __device__ static int group() { return (int(threadIdx.x) & 31) / kGroup; }
 
   __device__ void begin(const TiledForward& p, const TiledBlock& block) {
-    const ScanInputs& in = block.direction.scan.in;
+    const ScanInputs& in = p.directions[block.direction].scan.in;
     const int lane = int(threadIdx.x) & 31;
     channel = int(threadIdx.x) / 32 * kGroup + lane % kGroup;
     first = group() * kStates;
@@ -48,28 +48,32 @@ struct LaneStates {
     return (index * in.states + first + j) * in.channels + block.first_channel + channel;
   }
 
-  __device__ void keep(const TiledBlock& block, float* to, int64_t index) const {
-    const ScanInputs& in = block.direction.scan.in;
+  __device__ void keep(const ScanInputs& in, const TiledBlock& block, float* to, int64_t index) const {
     if (channel >= block.channels) return;
 #pragma unroll
     for (int j = 0; j < kStates; ++j)
       if (first + j < in.states) to[matrix_at(in, block, index, j)] = h[j];
   }
 
+  __device__ void keep_checkpoint(const ScanForward& scan, const TiledBlock& block, int64_t chunk) const {
+    const int64_t first_chunk = first_checkpoint(scan.in.sequences(), block.sequence);
+    keep(scan.in, block, static_cast<float*>(scan.checkpoints), first_chunk + chunk);
+  }
+
   __device__ void end(const TiledForward& p, const TiledBlock& block) const {
     if constexpr (kEnds) {
-      const int64_t channels = block.direction.scan.in.channels;
-      keep(block, p.part_states, block.unit);
+      const int64_t channels = p.directions[block.direction].scan.in.channels;
+      keep(p.directions[block.direction].scan.in, block, p.part_states, block.unit);
       if (group() == 0 && channel < block.channels)
         p.part_deltas[block.unit * channels + block.first_channel + channel] = deltas;
     } else {
-      if (block.part == p.parts - 1) keep_final(block);
+      if (block.part == p.parts - 1) keep_final(p.directions[block.direction].scan, block);
     }
   }
 
-  __device__ void keep_final(const TiledBlock& block) const {
-    const ScanInputs& in = block.direction.scan.in;
-    float* to = static_cast<float*>(block.direction.scan.final_state);
+  __device__ void keep_final(const ScanForward& scan, const TiledBlock& block) const {
+    const ScanInputs& in = scan.in;
+    float* to = static_cast<float*>(scan.final_state);
     if (to == nullptr || channel >= block.channels) return;
     to += (block.sequence.index * in.channels + block.first_channel + channel) * in.states + first;
 #pragma unroll
@@ -169,56 +173,69 @@ struct LaneStates {
   }
 };
 
-template <class Shape, bool kEnds>
-__device__ __forceinline__ void prepare(const TiledScan& direction, const char* stage, const ThreadChannel& channel) {
-  const DType dtype = direction.scan.in.dtype;
-  if (dtype == DType::bf16) prepare<Shape, DType::bf16, kEnds>(direction, stage, channel);
-  else if (dtype == DType::f16) prepare<Shape, DType::f16, kEnds>(direction, stage, channel);
-  else prepare<Shape, DType::f32, kEnds>(direction, stage, channel);
+// Body(type) for the type of the tensors, as a constant.
+template <class Body>
+__device__ __forceinline__ void with_type(DType type, Body body) {
+  if (type == DType::bf16) body(std::integral_constant<DType, DType::bf16>());
+  else if (type == DType::f16) body(std::integral_constant<DType, DType::f16>());
+  else body(std::integral_constant<DType, DType::f32>());
 }
 
 template <class Shape>
-__device__ __forceinline__ void finish(const TiledBlock& block, const char* stage, const ThreadChannel& channel,
-                                       int64_t tile) {
-  const DType dtype = block.direction.scan.in.dtype;
-  if (dtype == DType::bf16) finish<Shape, DType::bf16>(block, stage, channel, tile);
-  else if (dtype == DType::f16) finish<Shape, DType::f16>(block, stage, channel, tile);
-  else finish<Shape, DType::f32>(block, stage, channel, tile);
+__device__ __forceinline__ void start_loading(const TiledForward& p, int tile) {
+  if (p.directions[0].scan.in.dtype == DType::f32) load_tiles<Shape, 4>(p, tile);
+  else load_tiles<Shape, 2>(p, tile);
+  commit_copies();
+}
+
+// Shared memory that all tiles use, and the first tile on its way.
+template <class Shape>
+__device__ __forceinline__ void begin_block(const TiledForward& p) {
+  using Memory = TiledMemory<Shape>;
+  if (threadIdx.x == 0) Memory::block() = TiledBlock::of(p);
+  __syncthreads();
+  const TiledScan& direction = p.directions[Memory::block().direction];
+  if (threadIdx.x < kTileKinds)
+    Memory::sources()[threadIdx.x] = Memory::block().source(direction, int(threadIdx.x));
+  read_parameters<Shape>(direction.scan.in);
+  find_positions<Shape>(p, 0);
+  find_positions<Shape>(p, 1);
+  __syncthreads();
+  start_loading<Shape>(p, 0);
 }
 
 template <class Shape, bool kEnds>
 __global__ void __launch_bounds__(kTiledThreads, 4) scan_tiled(TiledForward p) {
   using Memory = TiledMemory<Shape>;
-  const TiledBlock block = TiledBlock::of(p);
-  if (kEnds && block.part == p.parts - 1) return;  // what it ends with is found by the second pass
-  const ScanForward& scan = block.direction.scan;
-  const ThreadChannel channel = ThreadChannel::of<Shape>(block);
+  begin_block<Shape>(p);
+  const TiledBlock& block = Memory::block();
+  const TiledScan& direction = p.directions[block.direction];
+  if (kEnds && block.part == p.parts - 1) {  // what the last part ends with is found by the second pass
+    wait_for_copies<0>();
+    return;
+  }
   LaneStates<Shape, kEnds> states;
   states.begin(p, block);
-  const int64_t tiles = (block.end - block.begin + Shape::kSteps - 1) / Shape::kSteps;
-  const int64_t checkpoint = first_checkpoint(scan.in.sequences(), block.sequence) + block.begin / kScanChunk;
-
-  if (threadIdx.x < kTileKinds) Memory::sources()[threadIdx.x] = block.source(int(threadIdx.x));
-  find_positions<Shape>(block, 0);
-  find_positions<Shape>(block, 1);
-  __syncthreads();
-  load_tiles<Shape>(p, block, 0);
+  const int tiles = (block.end - block.begin + Shape::kSteps - 1) / Shape::kSteps;
 #pragma unroll 1
-  for (int64_t tile = 0; tile < tiles; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     const char* stage = Memory::stage(tile, p.stage_bytes);
-    const int rows = block.rows(tile, Shape::kSteps);
     wait_for_copies<0>();
     __syncthreads();  // the tile is there, and the one before is done with
-    find_positions<Shape>(block, tile + 2);
-    load_tiles<Shape>(p, block, tile + 1);
-    prepare<Shape, kEnds>(block.direction, stage, channel);
+    find_positions<Shape>(p, tile + 2);
+    start_loading<Shape>(p, tile + 1);
+    with_type(direction.scan.in.dtype, [&](auto type) {
+      prepare<Shape, type()>(direction, stage);
+      prepare_coefficients<Shape, type()>(direction, stage);
+    });
     __syncthreads();
-    if (!kEnds && scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
-      states.keep(block, static_cast<float*>(scan.checkpoints), checkpoint + tile * Shape::kSteps / kScanChunk);
-    states.advance(rows);
-    if constexpr (kEnds) continue;
-    __syncthreads();
-    finish<Shape>(block, stage, channel, tile);
+    if (!kEnds && direction.scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
+      states.keep_checkpoint(direction.scan, block, (block.begin + tile * Shape::kSteps) / kScanChunk);
+    states.advance(block.rows(tile, Shape::kSteps));
+    if constexpr (!kEnds) {
+      __syncthreads();
+      with_type(direction.scan.in.dtype, [&](auto type) { finish<Shape, type()>(direction, stage, tile); });
+    }
   }
   states.end(p, block);
 }
