@@ -247,6 +247,20 @@ __device__ __forceinline__ void store_y(const View3& y, char* base, const int32_
   }
 }
 
+// Adds what y holds.  Rare, and not worth the instructions of an unrolled loop.
+__device__ __forceinline__ void add_y(const View3& y, int64_t offset, const int32_t* positions, int rows, int channels,
+                                      float (&values)[2][4]) {
+  float before[2] = {};
+#pragma unroll 1
+  for (int i = 0; i < rows; ++i) {
+    const int64_t at = offset + positions[i] * y.stride_l;
+    before[0] = load<float>(y.data, at, y.dtype);
+    if (channels > 1) before[1] = load<float>(y.data, at + y.stride_d, y.dtype);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) values[k / 4][k % 4] += k % 4 == i ? before[k / 4] : 0.f;
+  }
+}
+
 // y of the tile, from the sums of C h.
 template <class Shape, DType kType>
 __device__ __forceinline__ void finish(const TiledScan& direction, const char* stage, int tile) {
@@ -272,12 +286,7 @@ __device__ __forceinline__ void finish(const TiledScan& direction, const char* s
 #pragma unroll
       for (int i = 0; i < 8; ++i) values[i / 4][i % 4] = fmaf(Memory::D()[first + i / 4], stored[i / 4][i % 4], values[i / 4][i % 4]);
     }
-    if (direction.scan.add_to_y) {
-      for (int i = 0; i < 4; ++i)
-        for (int c = 0; c < 2; ++c)
-          if (step + i < rows && c < channels)
-            values[c][i] += load<float>(y.data, offset + positions[i] * y.stride_l + c * y.stride_d, y.dtype);
-    }
+    if (direction.scan.add_to_y) add_y(y, offset, positions, min(rows - step, 4), channels, values);
     if (direction.sources[kZ].data != nullptr) {
       read_tile<kType, Tile>(stage + direction.offsets[kZ], direction.sources[kZ].steps_together, first, step,
                              stored);
