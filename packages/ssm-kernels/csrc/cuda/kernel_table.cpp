@@ -25,8 +25,8 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     not_there,
-    not_there,
-    not_there,
+    cuda::diagonal_scan_forward,
+    cuda::diagonal_scan_backward,
     /*keep_gil=*/true,
 };
 
