@@ -30,7 +30,7 @@ from kernel_cases import (
 )
 from torch import Tensor
 
-from ssm_kernels import diagonal_scan, diagonal_scan_reference, native
+from ssm_kernels import diagonal_scan, diagonal_scan_reference, native, native_extension
 
 pytestmark = pytest.mark.usefixtures("simulated")
 examples = settings(
@@ -103,7 +103,7 @@ def test_negative_strides() -> None:
     a, u = factors(1, 40, 6, dtype=torch.float32), randn(1, 40, 6, dtype=torch.float32)
     expected = diagonal_scan_reference(a.flip(1, 2), u.flip(1, 2))
     assert isinstance(expected, Tensor)
-    kernels = native.extension.module_for(u)
+    kernels = native_extension.module_for(u)
     h, state = torch.empty(1, 40, 6), torch.empty(1, 6)
 
     def flipped(x: Tensor) -> tuple[int, int, int, int, int]:
@@ -113,7 +113,7 @@ def test_negative_strides() -> None:
     inputs.set_sizes((1, 40, 6, 0), False)
     inputs.set_a(flipped(a), (True, True, True))
     inputs.set_mode(0, False, 1)
-    inputs.cuda = call = native.extension.cuda_call(kernels, u)
+    inputs.cuda = call = native_extension.cuda_call(kernels, u)
     kernels.diagonal_scan_forward(inputs, flipped(u), flipped(h), state.data_ptr())
     assert call is not None
     assert_all_close({"h": h.flip(1, 2)}, {"h": expected}, 1e-6)

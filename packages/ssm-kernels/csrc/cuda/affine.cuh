@@ -49,12 +49,43 @@ struct Affine {
 
   static __device__ __forceinline__ Affine identity() { return {Field<N>::real(1), Field<N>::real(0)}; }
   __device__ __forceinline__ N of(N h) const { return Field<N>::times_plus(a, h, x); }
+  // With a more exact a: this one and a small number.
+  __device__ __forceinline__ N of(N h, N rest_of_a) const {
+    return Field<N>::times_plus(a, h, Field<N>::times_plus(rest_of_a, h, x));
+  }
   // This map after an earlier one.
   __device__ __forceinline__ Affine after(const Affine& first) const {
     return {Field<N>::times(a, first.a), of(first.x)};
   }
   __device__ __forceinline__ bool is_finite() const { return Field<N>::is_finite(a) && Field<N>::is_finite(x); }
 };
+
+__device__ __forceinline__ double widened(float x) { return x; }
+__device__ __forceinline__ double widened(double x) { return x; }
+template <class F>
+__device__ __forceinline__ Complex<double> widened(Complex<F> x) {
+  return {x.re, x.im};
+}
+__device__ __forceinline__ void narrow(double x, float& to) { to = float(x); }
+__device__ __forceinline__ void narrow(double x, double& to) { to = x; }
+template <class F>
+__device__ __forceinline__ void narrow(Complex<double> x, Complex<F>& to) {
+  to = {F(x.re), F(x.im)};
+}
+
+// a^n, and what its rounding loses.
+template <class N>
+__device__ __forceinline__ void power(N a, int64_t n, N& high, N& low) {
+  auto base = widened(a);
+  using Wide = decltype(base);
+  Wide result = Field<Wide>::real(1);
+  for (; n > 0; n >>= 1) {
+    if (n & 1) result = Field<Wide>::times(result, base);
+    base = Field<Wide>::times(base, base);
+  }
+  narrow(result, high);
+  narrow(Field<Wide>::times_plus(Field<Wide>::real(-1), widened(high), result), low);
+}
 
 // How numbers are stored: `Bits`, and the type they are computed in: `Value`.  Real ones are those of numbers.h.
 template <DType Type, bool IsComplex>

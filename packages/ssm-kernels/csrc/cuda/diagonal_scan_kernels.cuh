@@ -9,7 +9,7 @@ constexpr int kThreads = int(kDiagonalWarps * kDiagonalLanes);
 
 // All rows of one chunk of the channels of a block.  The backward pass lacks the gradient of a if that is not wanted.
 template <class Y>
-__global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
+__global__ void __launch_bounds__(kThreads, 2) run_chunks(Task p) {
   using N = typename Y::N;
   constexpr int G = Y::G, T = Y::T;
   const int64_t chunk = blockIdx.x / p.plan.row_blocks;
@@ -17,6 +17,7 @@ __global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
   const Rows rows_of_block = rows_of_chunk(p, place, chunk);
   const int warp = int(threadIdx.y);
   const Borders<N, G> borders(int(blockDim.y));
+  const ConstantFactor<Y> constant(p, place, T);
   GradientOfA<Y> gradient(p, place, chunk);
 
   N state[G];
@@ -24,8 +25,7 @@ __global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
   load_state<N, G>(p, cut ? p.results : p.first_state, cut ? place.sequence * p.plan.chunks + chunk : place.sequence,
                    place, state);
   int parity = 0;
-  if (warp == 0)
-    for (int g = 0; g < G; ++g) borders.start(parity, g) = state[g];
+  if (warp == 0) borders.set_start(parity, state);
 
   for (int64_t row = rows_of_block.begin; row < rows_of_block.end; row += p.plan.tile_steps(), parity ^= 1) {
     const int64_t rows = min(p.plan.tile_steps(), rows_of_block.end - row);
@@ -38,9 +38,9 @@ __global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
       if (gradient.wanted()) gradient.load_states(row, rows);
 
 #pragma unroll
-    for (int g = 0; g < G; ++g) borders.set_run(parity, warp, g, map_of_run<Y>(a, x, mine, g));
+    for (int g = 0; g < G; ++g) borders.set_run(parity, warp, g, map_of_run<Y>(a, x, mine, g, constant));
     __syncthreads();
-    if (!link_runs<N, G>(borders, parity, state)) walk_runs<Y>(borders, parity, a, x, mine, state);
+    if (!link_runs<Y>(borders, parity, constant, state)) walk_runs<Y>(borders, parity, a, x, mine, state);
 
 #pragma unroll
     for (int t = 0; t < T; ++t) {
@@ -54,12 +54,12 @@ __global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
     }
     if (p.y.wanted()) store_run(p, p.y, place, row, rows, x);
     if constexpr (Y::kBackward) gradient.end_tile(row, rows, a);
-    if (warp == int((rows - 1) / T))
-      for (int g = 0; g < G; ++g) borders.start(parity ^ 1, g) = state[g];
+    if (warp == int((rows - 1) / T)) borders.set_start(parity ^ 1, state);
   }
 
   __syncthreads();
   if (warp == 0 && rows_of_block.last) {
+#pragma unroll
     for (int g = 0; g < G; ++g) state[g] = borders.start(parity, g);
     store_state<N, G>(p, p.last_state, place.sequence, place, state);
   }
@@ -68,14 +68,16 @@ __global__ void __launch_bounds__(kThreads) run_chunks(Task p) {
 
 // What each chunk but the last of a sequence does to a state.
 template <class Y>
-__global__ void __launch_bounds__(kThreads) map_chunks(Task p) {
+__global__ void __launch_bounds__(kThreads, 2) map_chunks(Task p) {
   using N = typename Y::N;
   constexpr int G = Y::G, T = Y::T;
   const int64_t chunk = blockIdx.x / p.plan.row_blocks;
   const Place place = find_place(p, blockIdx.x % p.plan.row_blocks);
   const Rows rows_of_block = rows_of_chunk(p, place, chunk);
   const Borders<N, G> borders(int(blockDim.y));
+  const ConstantFactor<Y> constant(p, place, T);
   Affine<N> map[G];
+#pragma unroll
   for (int g = 0; g < G; ++g) map[g] = Affine<N>::identity();
 
   int parity = 0;
@@ -87,16 +89,21 @@ __global__ void __launch_bounds__(kThreads) map_chunks(Task p) {
     load_run(p, p.x, place, row, rows, x);
 #pragma unroll
     for (int g = 0; g < G; ++g)
-      borders.set_run(parity, int(threadIdx.y), g, map_of_run<Y>(a, x, rows_of_run<T>(rows), g));
+      borders.set_run(parity, int(threadIdx.y), g, map_of_run<Y>(a, x, rows_of_run<T>(rows), g, constant));
     __syncthreads();
     if (threadIdx.y != 0) continue;
 #pragma unroll
     for (int g = 0; g < G; ++g)
-      for (int warp = 0; warp < borders.warps; ++warp) map[g] = borders.run(parity, warp, g).after(map[g]);
+      for (int warp = 0; warp < borders.warps; ++warp) {
+        const Affine<N> run = borders.run(parity, warp, g);
+        map[g] = {Field<N>::times(run.a, map[g].a), run.of(map[g].x, constant.low[g])};
+      }
   }
   if (threadIdx.y != 0) return;
+  const ConstantFactor<Y> whole(p, place, rows_of_block.end - rows_of_block.begin);
   N product[G], result[G];
-  for (int g = 0; g < G; ++g) product[g] = map[g].a, result[g] = map[g].x;
+#pragma unroll
+  for (int g = 0; g < G; ++g) product[g] = whole.constant ? whole.high[g] : map[g].a, result[g] = map[g].x;
   const int64_t at = place.sequence * p.plan.chunks + chunk;
   store_state<N, G>(p, p.products, at, place, product);
   store_state<N, G>(p, p.results, at, place, result);
@@ -121,10 +128,11 @@ __device__ __forceinline__ typename Y::N walk_chunk(const Task& p, const Place& 
 template <class Y>
 __global__ void __launch_bounds__(int(kDiagonalLanes)) link_chunks(Task p) {
   using N = typename Y::N;
-  constexpr int kTogether = 8;
+  constexpr int kTogether = sizeof(N) > 16 / 2 ? 2 : int(32 / sizeof(N));
   const Place place = find_place(p, blockIdx.x);
   const int64_t last = p.plan.chunks - 1;
   const int64_t first_number = place.sequence * p.plan.chunks * p.in.channels + place.channel;
+#pragma unroll 1
   for (int g = 0; g < place.count; ++g) {
     const N* products = reinterpret_cast<const N*>(p.products) + first_number + g;
     N* results = reinterpret_cast<N*>(p.results) + first_number + g;

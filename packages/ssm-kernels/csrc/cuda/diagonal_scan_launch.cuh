@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/diagonal_scan_kernels.cuh"
+#include "cuda/grid.h"
 
 namespace ssm::cuda::diagonal {
 
@@ -25,11 +26,11 @@ void start(const Task& p) {
   shape.block = dim3(unsigned(kDiagonalLanes), unsigned(plan.warps));
   shape.shared_bytes = plan.shared_bytes;
   if (plan.chunks > 1) {
-    shape.grid = dim3(unsigned(plan.row_blocks * (plan.chunks - 1)));
+    shape.grid = grid_of(plan.row_blocks * (plan.chunks - 1));
     launch(map_chunks<Y>, shape, p.in.cuda, p);
-    launch(link_chunks<Y>, {dim3(unsigned(plan.row_blocks)), dim3(unsigned(kDiagonalLanes)), 0}, p.in.cuda, p);
+    launch(link_chunks<Y>, {grid_of(plan.row_blocks), dim3(unsigned(kDiagonalLanes)), 0}, p.in.cuda, p);
   }
-  shape.grid = dim3(unsigned(plan.blocks()));
+  shape.grid = grid_of(plan.blocks());
   launch(run_chunks<Y>, shape, p.in.cuda, p);
 }
 

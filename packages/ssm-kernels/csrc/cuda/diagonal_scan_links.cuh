@@ -38,12 +38,34 @@ struct Borders {
   }
   __device__ __forceinline__ N& result(int parity, int warp, int g) const { return slot(parity, warps + warp, g); }
   __device__ __forceinline__ N& start(int parity, int g) const { return slot(parity, 2 * warps, g); }
+  __device__ __forceinline__ void set_start(int parity, const N (&state)[G]) const {
+#pragma unroll
+    for (int g = 0; g < G; ++g) start(parity, g) = state[g];
+  }
+};
+
+// The factor of a run of an a that is constant in time.  All runs share its rounding error, which would add up over the
+// memory of a slow channel: hence a second number for what is lost.
+template <class Y>
+struct ConstantFactor {
+  using N = typename Y::N;
+  bool constant;
+  N high[Y::G], low[Y::G];
+
+  __device__ __forceinline__ ConstantFactor(const Task& p, const Place& place, int64_t steps) {
+    constant = !p.in.a_per_step;
+    Run<typename Y::A, Y::G, 1> a;
+    load_direct(p, p.a, place, 0, constant ? 1 : 0, a);
+#pragma unroll
+    for (int g = 0; g < Y::G; ++g) power(factor<Y::kBackward>(a.at(0, g)), constant ? steps : 0, high[g], low[g]);
+  }
 };
 
 // What this lane's run does to a state.
 template <class Y>
 __device__ __forceinline__ Affine<typename Y::N> map_of_run(const Run<typename Y::A, Y::G, Y::T>& a,
-                                                            const Run<typename Y::X, Y::G, Y::T>& x, int rows, int g) {
+                                                            const Run<typename Y::X, Y::G, Y::T>& x, int rows, int g,
+                                                            const ConstantFactor<Y>& constant) {
   using N = typename Y::N;
   Affine<N> map = Affine<N>::identity();
 #pragma unroll
@@ -53,6 +75,7 @@ __device__ __forceinline__ Affine<typename Y::N> map_of_run(const Run<typename Y
     advance<Y::kBackward>(a.at(t, g), x.at(t, g), map.x);
     map.a = Field<N>::times(factor_of_row, map.a);
   }
+  if (constant.constant && rows == Y::T) map.a = constant.high[g];
   return map;
 }
 
@@ -65,17 +88,19 @@ __device__ __forceinline__ bool any_lane(bool yes) {
 
 // The state before this warp's run, from the maps of the runs before it.  Products may overflow where the states that
 // they stand for do not, and vanish where an infinite state does not: false if a number is not finite, in all warps.
-template <class N, int G>
-__device__ __forceinline__ bool link_runs(const Borders<N, G>& borders, int parity, N (&state)[G]) {
+template <class Y>
+__device__ __forceinline__ bool link_runs(const Borders<typename Y::N, Y::G>& borders, int parity,
+                                          const ConstantFactor<Y>& constant, typename Y::N (&state)[Y::G]) {
+  using N = typename Y::N;
   bool finite = true;
 #pragma unroll
-  for (int g = 0; g < G; ++g) {
+  for (int g = 0; g < Y::G; ++g) {
     N next = borders.start(parity, g);
     finite = finite && Field<N>::is_finite(next);
     for (int warp = 0; warp < borders.warps; ++warp) {
       if (warp == int(threadIdx.y)) state[g] = next;
       const Affine<N> map = borders.run(parity, warp, g);
-      next = map.of(next);
+      next = map.of(next, constant.low[g]);
       finite = finite && map.is_finite() && Field<N>::is_finite(next);
     }
   }

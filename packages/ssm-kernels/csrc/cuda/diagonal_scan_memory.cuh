@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/diagonal_scan_task.cuh"
+#include "cuda/ptx.h"
 
 namespace ssm::cuda::diagonal {
 
@@ -63,7 +64,7 @@ __device__ __forceinline__ typename Packet<E, G>::Raw load_packet(const Tensor& 
 template <class E, int G, int T>
 __device__ __forceinline__ void load_direct(const Task& p, const Tensor& x, const Place& place, int64_t row, int rows,
                                             Run<E, G, T>& run) {
-  const int64_t stride = row_stride(p, x.view);
+  const int64_t stride = opaque(row_stride(p, x.view));
   const auto* from = reinterpret_cast<const typename E::Bits*>(x.view.data) + offset_of(p, x.view, place, row);
   if (stride == 0) {  // the same at every step
     const typename Packet<E, G>::Raw only = load_packet<E, G>(x, from, rows > 0 ? place.count : 0);
@@ -71,7 +72,8 @@ __device__ __forceinline__ void load_direct(const Task& p, const Tensor& x, cons
     for (int t = 0; t < T; ++t) run.raw[t] = only;
   } else {
 #pragma unroll
-    for (int t = 0; t < T; ++t) run.raw[t] = load_packet<E, G>(x, from + t * stride, t < rows ? place.count : 0);
+    for (int t = 0; t < T; ++t, from += stride)
+      run.raw[t] = load_packet<E, G>(x, from, t < rows ? place.count : 0);
   }
 }
 
@@ -148,7 +150,7 @@ template <class E, int G, int T>
 __device__ __forceinline__ void store_run(const Task& p, const Tensor& y, const Place& place, int64_t first,
                                           int64_t rows, const Run<E, G, T>& run) {
   if (y.turned) return store_turned(p, y, place, first, rows, run);
-  const int64_t row = first + int64_t(threadIdx.y) * T, stride = row_stride(p, y.view);
+  const int64_t row = first + int64_t(threadIdx.y) * T, stride = opaque(row_stride(p, y.view));
   auto* to = reinterpret_cast<typename E::Bits*>(y.view.data) + offset_of(p, y.view, place, row);
   const int mine = rows_of_run<T>(rows);
 #pragma unroll
