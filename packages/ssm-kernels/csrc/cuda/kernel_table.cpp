@@ -25,8 +25,8 @@ const KernelTable kernel_table = {
     cuda::causal_conv1d_update,
     cuda::selective_state_update,
     cuda::selective_state_update,
-    not_there,
-    not_there,
+    cuda::diagonal_scan_forward,
+    cuda::diagonal_scan_backward,
     cuda::selective_scan_directions_forward,
     /*keep_gil=*/true,
 };
