@@ -15,9 +15,9 @@ void not_there(const Params&) {
 
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {
+    cuda::selective_scan_forward,
     not_there,
-    not_there,
-    not_there,
+    cuda::selective_scan_forward,
     not_there,
     not_there,
     not_there,
@@ -27,6 +27,7 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     not_there,
+    cuda::selective_scan_directions_forward,
     /*keep_gil=*/true,
 };
 
