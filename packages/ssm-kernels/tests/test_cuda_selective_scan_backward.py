@@ -5,6 +5,7 @@ The states that the forward pass keeps come from the CPU kernel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
@@ -127,3 +128,24 @@ def test_any_shape_type_and_option(
     if not mode.delta_softplus:  # a step size is positive; otherwise the states would explode
         case = replace(case, delta=case.delta.abs() * 0.3, delta_bias=None)
     check(case, mode, times=4)  # sums that cancel
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 12, 16, 24, 32, 33, 64])
+@pytest.mark.parametrize("gated", [False, True])
+def test_every_number_of_states(n: int, gated: bool) -> None:
+    case = make_case((1, 37, 11, n))
+    check(case if gated else replace(case, z=None), Mode())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts_change_no_bit(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    case = make_case((2, 45, 19, 5), dtype=dtype)
+    moved = replace(
+        case, **{name: layout(getattr(case, name)) for name in ("u", "delta", "z", "B", "C")}
+    )
+    grad_y = torch.randn(case.u.shape).to(dtype)
+    expected = gradients(case, Mode(), grad_y)
+    got = gradients(moved, Mode(), layout(grad_y))
+    for name, value in expected.items():
+        assert value is None or torch.equal(got[name], value), name

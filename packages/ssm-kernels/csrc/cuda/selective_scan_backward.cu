@@ -4,6 +4,7 @@
 #include "cuda/operators.h"
 #include "cuda/reduce.cuh"
 #include "cuda/selective_scan_backward_general.cuh"
+#include "cuda/selective_scan_backward_lanes.h"
 
 
 namespace ssm::cuda {
@@ -101,7 +102,8 @@ void selective_scan_backward(const ScanBackward& params) {
   launch_shape.block = dim3(unsigned(p.plan.threads()));
   launch_shape.shared_bytes = p.plan.shared_bytes;
 
-  launch_general(p, launch_shape);
+  if (p.plan.kernel == ScanBackwardKernel::lanes) launch_scan_backward_lanes(p, launch_shape);
+  else launch_general(p, launch_shape);
   Totals totals(shape, p.plan, p.workspace);
   totals.add_all(params, 0);
   launch_sums(totals.sums, in.cuda);

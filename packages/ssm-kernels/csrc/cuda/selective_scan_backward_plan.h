@@ -50,21 +50,25 @@ inline int64_t lanes_for(int64_t states) {
   while (2 * lanes < states) lanes *= 2;
   return lanes;
 }
-inline int64_t channels_per_warp(int64_t lanes) { return 2 * 32 / lanes; }
-
-// Tiles of a slab that are (channels, steps): delta, delta u, dy, q2, u, slope, and with a gate y and its slope.
-constexpr int64_t tiles(bool gated) { return gated ? 8 : 6; }
+constexpr int64_t channels_per_warp(int64_t lanes) { return 2 * 32 / lanes; }
+constexpr int64_t warps_for(int64_t lanes) { return lanes == 2 ? 2 : 4; }
 
 // Steps whose states and decays are in registers at once.
-constexpr int64_t batch_steps(int64_t) { return 8; }
+constexpr int64_t kBatchSteps = 8;
 
-inline int64_t lanes_shared_bytes(int64_t lanes, int64_t warps, bool gated) {
-  const int64_t states = 2 * lanes, slab = warps * channels_per_warp(lanes);
-  const int64_t floats = tiles(gated) * slab * kPitch             // of channels
-                         + 2 * states * kPitch                    // B and C
-                         + warps * 2 * states * kPitch            // each warp's part of their gradients
-                         + 32 * warps * 4 * (kScanChunk / batch_steps(lanes));  // states before each batch
-  return floats * int64_t(sizeof(float));
+// Blocks per multiprocessor that registers (and, up to 32 states, shared memory) suffice for.
+constexpr int64_t blocks_wanted(int64_t lanes) { return 12 / warps_for(lanes); }
+
+constexpr int64_t lanes_shared_bytes(int64_t lanes, bool gated) {
+  const int64_t warps = warps_for(lanes), states = 2 * lanes, slab = warps * channels_per_warp(lanes);
+  const int64_t tiles = gated ? 8 : 6;  // delta, delta u, dy, q2, u, slope; y and gate
+  const int64_t floats = 4 * 32 * warps * (kScanChunk / kBatchSteps)  // states before each batch
+                         + 2 * kScanChunk                             // positions
+                         + tiles * slab * kPitch
+                         + 2 * states * kPitch                        // B and C
+                         + warps * 2 * states * kPitch                // each warp's part of their gradients
+                         + 2 * slab * (kScanChunk / 4);               // sums of D and delta_bias
+  return floats * 4;
 }
 
 inline int64_t general_shared_bytes(bool complex_A, bool wide) {
@@ -80,12 +84,12 @@ inline ScanBackwardPlan plan_scan_backward(const ScanBackwardShape& s) {
   ScanBackwardPlan plan;
   const bool rows_of_both = s.groups_B > 0 && s.groups_C > 0;
   int64_t slab = kGeneralChannels;
-  if (false && rows_of_both && !s.complex_A && !s.wide && s.states >= 1 && s.states <= kMostTiledStates) {
+  if (rows_of_both && !s.complex_A && !s.wide && s.states >= 1 && s.states <= kMostTiledStates) {
     plan.kernel = ScanBackwardKernel::lanes;
     plan.lanes = lanes_for(s.states);
-    plan.warps = plan.lanes == 2 ? 2 : 4;
+    plan.warps = warps_for(plan.lanes);
     slab = plan.warps * channels_per_warp(plan.lanes);
-    plan.shared_bytes = lanes_shared_bytes(plan.lanes, plan.warps, s.gated);
+    plan.shared_bytes = lanes_shared_bytes(plan.lanes, s.gated);
   } else {
     plan.shared_bytes = general_shared_bytes(s.complex_A, s.wide);
   }
