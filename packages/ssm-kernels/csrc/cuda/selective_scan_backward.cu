@@ -10,6 +10,22 @@
 namespace ssm::cuda {
 namespace {
 
+bool fits(int64_t stride, DType dtype) {
+  const int64_t bytes = stride * size_of(dtype);
+  return -0x7fffffff <= bytes && bytes <= 0x7fffffff;
+}
+
+bool short_strides(const ScanBackward& call) {
+  const ScanInputs& in = call.in;
+  bool all = in.steps <= 0x7fffffff;
+  for (const View3* view :
+       {&in.u, &in.delta, &in.z, &call.grad_y, &call.grad_u, &call.grad_delta, &call.grad_z})
+    all = all && fits(view->stride_l, view->dtype) && fits(view->stride_d, view->dtype);
+  for (const CoefficientView* view : {&in.B, &in.C})
+    all = all && fits(view->stride_l, in.dtype) && fits(view->stride_n, in.dtype);
+  return all;
+}
+
 // Alike in all directions.
 ScanBackwardShape shape_of(const ScanBackward& call, int64_t directions) {
   const ScanInputs& in = call.in;
@@ -20,6 +36,7 @@ ScanBackwardShape shape_of(const ScanBackward& call, int64_t directions) {
   shape.groups_B = in.B.groups, shape.groups_C = in.C.groups;
   shape.complex_A = in.complex_A, shape.wide = in.dtype == DType::f64;
   shape.gated = in.z.data != nullptr;
+  shape.short_strides = short_strides(call);
   return shape;
 }
 

@@ -18,6 +18,7 @@ struct ScanBackwardShape {
   int64_t groups_B = 1, groups_C = 1;    // 0: constant in time
   bool complex_A = false, wide = false;  // wide: double is computed with
   bool gated = false;
+  bool short_strides = true;  // steps, and strides in bytes, are less than 2^31
   bool sum_u = false, sum_z = false;  // several directions share the gradient of u, of z
 };
 
@@ -56,6 +57,11 @@ constexpr int64_t warps_for(int64_t lanes) { return lanes == 2 ? 2 : 4; }
 // Steps whose states and decays are in registers at once.
 constexpr int64_t kBatchSteps = 8;
 
+// Steps of a channel that a thread prepares and finishes together.
+constexpr int64_t kItemSteps = 8;
+
+constexpr int64_t kViewBytes = 9 * 24;  // strides of the block's tensors
+
 // Blocks per multiprocessor that registers (and, up to 32 states, shared memory) suffice for.
 constexpr int64_t blocks_wanted(int64_t lanes) { return 12 / warps_for(lanes); }
 
@@ -63,11 +69,11 @@ constexpr int64_t lanes_shared_bytes(int64_t lanes, bool gated) {
   const int64_t warps = warps_for(lanes), states = 2 * lanes, slab = warps * channels_per_warp(lanes);
   const int64_t tiles = gated ? 8 : 6;  // delta, delta u, dy, q2, u, slope; y and gate
   const int64_t floats = 4 * 32 * warps * (kScanChunk / kBatchSteps)  // states before each batch
-                         + 2 * kScanChunk                             // positions
                          + tiles * slab * kPitch
                          + 2 * states * kPitch                        // B and C
                          + warps * 2 * states * kPitch                // each warp's part of their gradients
-                         + 2 * slab * (kScanChunk / 4);               // sums of D and delta_bias
+                         + 2 * slab * (kScanChunk / kItemSteps)       // sums of D and delta_bias
+                         + kScanChunk + kViewBytes / 4;               // positions, views
   return floats * 4;
 }
 
@@ -84,7 +90,7 @@ inline ScanBackwardPlan plan_scan_backward(const ScanBackwardShape& s) {
   ScanBackwardPlan plan;
   const bool rows_of_both = s.groups_B > 0 && s.groups_C > 0;
   int64_t slab = kGeneralChannels;
-  if (rows_of_both && !s.complex_A && !s.wide && s.states >= 1 && s.states <= kMostTiledStates) {
+  if (rows_of_both && s.short_strides && !s.complex_A && !s.wide && s.states >= 1 && s.states <= kMostTiledStates) {
     plan.kernel = ScanBackwardKernel::lanes;
     plan.lanes = lanes_for(s.states);
     plan.warps = warps_for(plan.lanes);
