@@ -16,9 +16,9 @@ void not_there(const Params&) {
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {
     cuda::selective_scan_forward,
-    not_there,
+    cuda::selective_scan_backward,
     cuda::selective_scan_forward,
-    not_there,
+    cuda::selective_scan_backward,
     cuda::causal_conv1d_forward,
     cuda::causal_conv1d_backward,
     nullptr,
