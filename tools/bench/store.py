@@ -18,14 +18,8 @@ from .report import Report
 
 Row = dict[str, Any]
 Content = dict[str, Any]
-SAME = (
-    "processor",
-    "cores",
-    "threads",
-    "isa",
-    "device",
-    "smoke",
-)  # what rows of one part have in common
+#: what rows of one part have in common
+SAME = ("processor", "cores", "threads", "isa", "device", "smoke")
 
 
 def merged(path: Path | None, machine: dict[str, Any], reports: Sequence[Report]) -> Content:

@@ -6,7 +6,7 @@ to the machine; ratios are of a peer's time to ours.
 
 from __future__ import annotations
 
-from ..figures import Figure, Finder, Row, of_limit, ran, ratio, worst
+from ..figures import Figure, Row, of_limit, ran, ratio, worst
 from ..targets import Target
 from . import conv, diagonal, scan, ssd, step
 from .cases import CONVS, DIAGONALS, SCANS, SSDS, STEPS
@@ -28,11 +28,6 @@ FLOOR = names({name: 0 for name in SCANS if name.startswith(("mamba-130m", "Vim-
 EVERY = names(SCANS) + names(SCANS, "fp32")
 
 
-def fraction(what: str, shapes: tuple[str, ...]) -> Finder:
-    """As `of_limit`, for tuples of names."""
-    return of_limit("cuda scan", what, shapes)
-
-
 def unequal(rows: list[Row]) -> Figure | None:
     """The most results that had other bits when they were computed again."""
     found = [
@@ -44,9 +39,11 @@ def unequal(rows: list[Row]) -> Figure | None:
 
 
 TARGETS = [
-    Target("scan forward, part of floor", 0.7, 0.85, fraction("forward", FLOOR)),
-    Target("same, every listed shape", 0.7, 0.85, fraction("forward", names(SCANS))),
-    Target("scan backward, part of floor", 1 / 3, 0.5, fraction("backward", names(SCANS))),
+    Target("scan forward, part of floor", 0.7, 0.85, of_limit("cuda scan", "forward", FLOOR)),
+    Target("same, every listed shape", 0.7, 0.85, of_limit("cuda scan", "forward", names(SCANS))),
+    Target(
+        "scan backward, part of floor", 1 / 3, 0.5, of_limit("cuda scan", "backward", names(SCANS))
+    ),
     Target("forward vs mamba, l >= 2048", 1.5, 2.4, ratio("cuda scan", "forward", MAMBA, LONG)),
     Target("forward vs mamba, l <= 256", 3.5, 5.5, ratio("cuda scan", "forward", MAMBA, SHORT)),
     Target("backward vs mamba, l >= 2048", 2, 3, ratio("cuda scan", "backward", MAMBA, LONG)),
@@ -54,19 +51,16 @@ TARGETS = [
     Target("forward vs mamba, all", 1, 1.5, ratio("cuda scan", "forward", MAMBA, EVERY)),
     Target("backward vs mamba, all", 1, 1.5, ratio("cuda scan", "backward", MAMBA, EVERY)),
 ]
-for what in ("forward", "backward"):
-    TARGETS += [
-        Target(f"conv {what} vs Dao", 1, 1.5, ratio("cuda conv", what, DAO, names(CONVS))),
-        Target(
-            f"SSD {what} vs Triton", 1, 1.5, ratio("cuda ssd", what, (ssd.TRITON,), names(SSDS))
-        ),
-        Target(
-            f"diagonal {what} vs accelerated",
-            1,
-            1.2,
-            ratio("cuda diagonal", what, (diagonal.ACCELERATED,), names(DIAGONALS)),
-        ),
-    ]
+OTHERS = {
+    "conv {} vs Dao": ("cuda conv", DAO, names(CONVS)),
+    "SSD {} vs Triton": ("cuda ssd", (ssd.TRITON,), names(SSDS)),
+    "diagonal {} vs accelerated": ("cuda diagonal", (diagonal.ACCELERATED,), names(DIAGONALS)),
+}
+TARGETS += [
+    Target(name.format(what), 1, 1.5, ratio(part, what, subjects, shapes))
+    for name, (part, subjects, shapes) in OTHERS.items()
+    for what in ("forward", "backward")
+]
 TARGETS += [
     Target("step vs Triton", 1, 1.5, ratio("cuda step", "forward", (step.TRITON,), names(STEPS))),
     Target("unequal results of 3 runs", 0, 0, unequal),
