@@ -15,18 +15,19 @@ void not_there(const Params&) {
 
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {
+    cuda::selective_scan_forward,
     not_there,
-    not_there,
-    not_there,
+    cuda::selective_scan_forward,
     not_there,
     not_there,
     not_there,
     nullptr,
+    cuda::causal_conv1d_update,
+    cuda::selective_state_update,
+    cuda::selective_state_update,
     not_there,
     not_there,
-    not_there,
-    not_there,
-    not_there,
+    cuda::selective_scan_directions_forward,
     /*keep_gil=*/true,
 };
 
