@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from bench.cuda import cases, floors, measure, scan, targets
+from bench.cuda import cases, floors, measure, scan, targets, tiny
 from bench.cuda.clock import Clock
 from bench.cuda.floors import ASSUMED, Work
 from bench.cuda.row import COLUMNS, CudaRow
-from bench.cuda.subject import Problem, differentiable, in_place, turn
+from bench.cuda.subject import Problem, Subject, differentiable, in_place, turn
 from bench.report import OURS, Report
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,23 +142,29 @@ def test_lines_have_the_columns_of_their_heading() -> None:
     assert "1.00e-03" in CudaRow("cuda scan", "case", "error", OURS, 1e-3, unit="").line()
 
 
-def squares(name: str, factor: float) -> tuple[str, object]:
+Named = tuple[str, Callable[[], Subject]]
+
+
+def squares(name: str, factor: float) -> Named:
     x = torch.linspace(-1, 1, 6).reshape(1, 2, 3).requires_grad_()
-    make = lambda: differentiable(name, lambda: factor * x * x, {"x": x}, torch.ones(1, 2, 3))  # noqa: E731
+
+    def make() -> Subject:
+        return differentiable(name, lambda: factor * x * x, {"x": x}, torch.ones(1, 2, 3))
+
     return name, make
 
 
-def problem_of(*subjects: tuple[str, object]) -> Problem:
-    exact = squares("exact", 1.0)[1]().results  # type: ignore[operator]
+def problem_of(*subjects: Named) -> Problem:
+    _, exact = squares("exact", 1.0)
     works = {"forward": Work(8.0), "backward": Work(8.0)}
-    return Problem("squares fp32", exact, dict(subjects), works, 6, 1e-3)  # type: ignore[arg-type]
+    return Problem("squares fp32", exact().results, dict(subjects), works, 6, 1e-3)
 
 
 SETTINGS = measure.Settings(Clock(CPU), ASSUMED, rounds=2, budget_s=0.01)
 
 
 def test_a_wrong_result_is_not_timed() -> None:
-    def missing() -> object:
+    def missing() -> Subject:
         raise ImportError("no such peer")
 
     report = Report("cuda squares", row_type=CudaRow, columns=COLUMNS)
@@ -178,6 +185,18 @@ def test_our_wrong_result_fails_the_run() -> None:
     measure.run(report, problem_of(squares(OURS, float("nan"))), SETTINGS)
     assert [message.split(":")[0] for message in report.failures] == ["squares fp32"]
     assert all(r.unit != "s" for r in report.rows)
+
+
+def test_errors_are_relative_to_the_largest_value() -> None:
+    exact = {"y": torch.tensor([1.0, -4.0]), "zero": torch.zeros(2), "other": torch.ones(1)}
+    found = {
+        "y": torch.tensor([1.0, -3.0]),
+        "zero": torch.tensor([0.0, 1e-3]),
+        "other": torch.tensor([float("nan")]),
+    }
+    assert measure.errors_of(found, exact) == pytest.approx(
+        {"y": 0.25, "zero": 1e-3, "other": float("inf")}
+    )
 
 
 def test_results_that_change_are_counted() -> None:
@@ -202,6 +221,14 @@ def test_scan_in_float64_does_not_depend_on_the_sequences_at_a_time(
     monkeypatch.setattr(scan, "EXACT_BYTES", 1)
     for name, value in scan.exact(leaves, grad_y).items():
         torch.testing.assert_close(value, together[name])
+
+
+def test_tiny_sizes_are_right_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tiny", "--device", "cpu", "--parts", "scan", "step"])
+    assert tiny.main() == 0
+    assert "0 faults" in capsys.readouterr().out
 
 
 def test_the_smoke_test_says_what_it_is(tmp_path: Path) -> None:

@@ -85,9 +85,14 @@ def check(report: Report, problem: Problem, subject: Subject, expected: Results)
 
 
 def errors_of(found: Results, expected: Results) -> dict[str, float]:
-    """Largest error of each result relative to its largest value; NaN counts as infinite."""
-    errors = {name: relative_error(found[name], exact) for name, exact in expected.items()}
-    return {name: math.inf if math.isnan(error) else error for name, error in errors.items()}
+    """Largest error of each result relative to its largest value, or to 1 where all is 0; NaN
+    counts as infinite."""
+    errors = {}
+    for name, exact in expected.items():
+        value = found[name]
+        error = relative_error(value, exact) if exact.any() else float(value.abs().max())
+        errors[name] = math.inf if math.isnan(error) else error
+    return errors
 
 
 def unequal_repeats(subject: Subject) -> int:
