@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,8 @@ from . import floors
 from .cases import Diagonal
 from .subject import Problem, Results, Subject, differentiable, doubled, leaf
 
-ACCELERATED, PYTORCH = "accelerated-scan", "PyTorch, loop"
+WARP, TRITON = "accelerated-scan, warp", "accelerated-scan, Triton"
+PYTORCH = "PyTorch, loop"
 #: accelerated-scan keeps its state in the type of the tensors: in bfloat16 it is compared loosely
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 5e-2}
 
@@ -39,7 +41,8 @@ def problem(name: str, case: Diagonal, dtype: torch.dtype, device: torch.device)
         partial(exact, leaves, grad_y),
         {
             OURS: lambda: differentiable(OURS, ours, leaves, grad_y),
-            ACCELERATED: lambda: _accelerated(leaves, grad_y),
+            WARP: lambda: _accelerated(WARP, "warp", leaves, grad_y),
+            TRITON: lambda: _accelerated(TRITON, "scalar", leaves, grad_y),
             PYTORCH: lambda: differentiable(PYTORCH, loop, leaves, grad_y, slow=True),
         },
         floors.diagonal(case, dtype.itemsize),
@@ -57,12 +60,11 @@ def exact(leaves: dict[str, Tensor], grad_y: Tensor) -> Results:
     return differentiable("exact", call, wide, grad_y.double()).results()
 
 
-def _accelerated(leaves: dict[str, Tensor], grad_y: Tensor) -> Subject:
-    """It wants (b, d, l) and a power of two of steps."""
-    from accelerated_scan.warp import scan
-
+def _accelerated(name: str, module: str, leaves: dict[str, Tensor], grad_y: Tensor) -> Subject:
+    """It wants (b, d, l); `warp`, which nvcc compiles at the first import, a power of two of l."""
+    scan: Any = importlib.import_module(f"accelerated_scan.{module}").scan
     turned = {name: leaf(x.transpose(1, 2)) for name, x in leaves.items()}
     turned_grad = grad_y.transpose(1, 2).contiguous()
     return differentiable(
-        ACCELERATED, lambda: scan(turned["a"], turned["u"]), turned, turned_grad, turned=True
+        name, lambda: scan(turned["a"], turned["u"]), turned, turned_grad, turned=True
     )

@@ -54,7 +54,11 @@ TARGETS = [
 OTHERS = {
     "conv {} vs Dao": ("cuda conv", DAO, names(CONVS)),
     "SSD {} vs Triton": ("cuda ssd", (ssd.TRITON,), names(SSDS)),
-    "diagonal {} vs accelerated": ("cuda diagonal", (diagonal.ACCELERATED,), names(DIAGONALS)),
+    "diagonal {} vs accelerated": (
+        "cuda diagonal",
+        (diagonal.WARP, diagonal.TRITON),
+        names(DIAGONALS),
+    ),
 }
 TARGETS += [
     Target(name.format(what), 1, 1.5, ratio(part, what, subjects, shapes))
