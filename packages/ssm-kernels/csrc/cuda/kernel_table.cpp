@@ -27,6 +27,8 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     not_there,
+    cuda::ssd_scan_forward,
+    cuda::ssd_scan_backward,
     /*keep_gil=*/true,
 };
 

@@ -1,0 +1,37 @@
+// What the passes of the SSD scan launch alike.
+#pragma once
+
+#include <stdexcept>
+
+#include "cuda/ssd_states.cuh"
+
+namespace ssm::cuda {
+
+// A grid of blocks of a tile: `first` along x, which alone may be large.
+inline LaunchShape ssd_grid(int64_t first, int64_t second, int64_t shared_bytes) {
+  if (first > 0x7fffffff || second > 65535)
+    throw std::runtime_error("ssd_scan: too many chunks and heads for one launch, split the batch");
+  LaunchShape shape;
+  shape.grid = dim3(unsigned(first), unsigned(second)), shape.block = dim3(kTileThreads);
+  shape.shared_bytes = shared_bytes;
+  return shape;
+}
+
+// States before each chunk in `call.states`, decays in `call.decays`.
+template <DType T>
+void launch_states(const SsdForwardCall& call, const SsdPlan& plan) {
+  using Compute = typename Number<T>::Compute;
+  const SsdInputs& in = call.call.in;
+  const int64_t shared_bytes = int64_t(sizeof(SsdTimes<Compute>)) + staged_bytes<Compute>();
+  launch(ssd_chunk_states<T>,
+         ssd_grid(plan.chunks * in.heads, plan.channel_tiles * plan.state_tiles, shared_bytes), in.cuda, call);
+}
+
+template <class Compute>
+void launch_carry(const SsdCarry& carry) {
+  LaunchShape shape = ssd_grid(carry.in.sequences().count * carry.in.heads * carry.blocks, 1, 0);
+  shape.block = dim3(kSsdCarryThreads);
+  launch(ssd_carry_states<Compute>, shape, carry.in.cuda, carry);
+}
+
+}  // namespace ssm::cuda
