@@ -11,7 +11,7 @@ void bind_operators(py::module_& module) {
       .def(py::init([](int32_t device, int64_t stream, py::handle allocator) {
              return CudaCall{device, pointer<void>(stream), allocator.ptr()};
            }),
-           "allocator: called with a number of bytes, returns an address; it must outlive the call");
+           py::keep_alive<1, 4>(), "allocator: called with a number of bytes, returns an address");
   bind_selective_scan(module);
   bind_causal_conv1d(module);
   bind_causal_conv1d_update(module);

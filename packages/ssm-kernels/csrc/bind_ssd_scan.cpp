@@ -79,7 +79,7 @@ void bind_ssd_scan(py::module_& module) {
       .def("set_parameters", &set_parameters)
       .def("set_packing", &set_packing)
       .def("set_mode", &set_mode)
-      .def_readwrite("cuda", &SsdInputs::cuda);
+      .def("set_cuda", &set_cuda<SsdInputs>, py::keep_alive<1, 2>());
   module.def("ssd_scan_forward", &forward);
   module.def("ssd_scan_backward", &backward);
 }

@@ -25,6 +25,9 @@ struct KernelTable {
   void (*selective_state_update_complex)(const StateUpdate&);
   void (*diagonal_scan_forward)(const DiagonalForward&);
   void (*diagonal_scan_backward)(const DiagonalBackward&);
+  // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
+  // the other is as fast.
+  void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
   // Of CUDA alone: on the CPU it is products of matrices, which torch has.
   void (*ssd_scan_forward)(const SsdForward&) = nullptr;
   void (*ssd_scan_backward)(const SsdBackward&) = nullptr;

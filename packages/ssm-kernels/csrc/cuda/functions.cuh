@@ -90,4 +90,24 @@ __device__ __forceinline__ F silu_slope(F x) {
   return s.value * (F(1) + x * s.complement);
 }
 
+template <class F>
+struct SinCos {
+  F sin, cos;
+};
+
+// Of delta times omega, an angle of any size.  Half turns are counted in double: the angle is not rounded to float, and
+// sinf and cosf, whose way with large angles needs a stack, are not called.
+template <class F>
+__device__ __forceinline__ SinCos<F> sin_cos_of_product(F delta, F omega) {
+#ifdef __CUDACC__
+  const double half_turns = double(delta) * double(omega) * 0.31830988618379067154;
+  const F rest = F(half_turns - 2. * rint(half_turns * 0.5));
+  if constexpr (sizeof(F) == 8) return {sinpi(rest), cospi(rest)};
+  else return {sinpif(rest), cospif(rest)};
+#else
+  const double angle = double(delta) * double(omega);
+  return {F(std::sin(angle)), F(std::cos(angle))};
+#endif
+}
+
 }  // namespace ssm::cuda

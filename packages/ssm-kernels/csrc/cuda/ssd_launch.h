@@ -1,20 +1,13 @@
 // What the passes of the SSD scan launch alike.
 #pragma once
 
-#include <stdexcept>
-
+#include "cuda/grid.h"
 #include "cuda/ssd_states.cuh"
 
 namespace ssm::cuda {
 
-// A grid of blocks of a tile: `first` along x, which alone may be large.
-inline LaunchShape ssd_grid(int64_t first, int64_t second, int64_t shared_bytes) {
-  if (first > 0x7fffffff || second > 65535)
-    throw std::runtime_error("ssd_scan: too many chunks and heads for one launch, split the batch");
-  LaunchShape shape;
-  shape.grid = dim3(unsigned(first), unsigned(second)), shape.block = dim3(kTileThreads);
-  shape.shared_bytes = shared_bytes;
-  return shape;
+inline LaunchShape ssd_grid(int64_t blocks, int64_t tiles, int64_t shared_bytes) {
+  return {grid_of(blocks, tiles), dim3(kTileThreads), shared_bytes};
 }
 
 // States before each chunk in `call.states`, decays in `call.decays`.

@@ -57,7 +57,7 @@ class _Call:
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
         inputs.set_mode(options.dt_softplus, options.dt_min, options.dt_max, options.reverse)
-        inputs.cuda = self.cuda = extension.cuda_call(self.kernels, x)
+        extension.place(inputs, self.kernels, x)
         count = b if offsets is None else offsets.shape[0] - 1
         self.state_shape = (count, h, p, n)
 
