@@ -10,14 +10,18 @@ inline LaunchShape ssd_grid(int64_t blocks, int64_t tiles, int64_t shared_bytes)
   return {grid_of(blocks, tiles), dim3(kTileThreads), shared_bytes};
 }
 
-// States before each chunk in `call.states`, decays in `call.decays`.
+// Of the kernels that make a tile of a state.
+template <DType T>
+LaunchShape states_shape(const SsdInputs& in, const SsdPlan& plan) {
+  using Compute = typename Number<T>::Compute;
+  return ssd_grid(plan.chunks * in.heads, plan.channel_tiles * plan.state_tiles,
+                  int64_t(sizeof(SsdTimes<Compute>)) + staged_bytes<Compute>());
+}
+
+// What each chunk adds to the state in `call.states`, decays in `call.decays`.
 template <DType T>
 void launch_states(const SsdForwardCall& call, const SsdPlan& plan) {
-  using Compute = typename Number<T>::Compute;
-  const SsdInputs& in = call.call.in;
-  const int64_t shared_bytes = int64_t(sizeof(SsdTimes<Compute>)) + staged_bytes<Compute>();
-  launch(ssd_chunk_states<T>,
-         ssd_grid(plan.chunks * in.heads, plan.channel_tiles * plan.state_tiles, shared_bytes), in.cuda, call);
+  launch(ssd_chunk_states<T>, states_shape<T>(call.call.in, plan), call.call.in.cuda, call);
 }
 
 template <class Compute>

@@ -5,36 +5,67 @@
 
 namespace ssm::cuda {
 
-// states[chunk, h] (p, n) = the sum over the chunk's steps of to_end step x B^T, a tile per block: blockIdx.x is the chunk and
-// head, blockIdx.y the tile.
-template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall p) {
-  using Compute = typename Number<T>::Compute;
-  using Multiply = typename Multiplies<T>::Computed;
-  const SsdInputs& in = p.call.in;
-  const int64_t place = blockIdx.x / in.heads, head = blockIdx.x % in.heads;
-  const int64_t state_tiles = (in.states + kTile - 1) / kTile;
-  const int64_t first_p = blockIdx.y / state_tiles * kTile, first_n = blockIdx.y % state_tiles * kTile;
-  const SsdChunk chunk = chunk_at(in, place);
-  if (chunk.steps == 0) return;
+// Where a block of the two kernels below is: blockIdx.x is the chunk and head, blockIdx.y the tile of a state.
+struct SsdStateTile {
+  int64_t place, head, group, first_p, first_n;
+  __device__ __forceinline__ explicit SsdStateTile(const SsdInputs& in)
+      : place(blockIdx.x / in.heads), head(blockIdx.x % in.heads), group(head / (in.heads / in.groups)) {
+    const int64_t tiles = (in.states + kTile - 1) / kTile;
+    first_p = blockIdx.y / tiles * kTile, first_n = blockIdx.y % tiles * kTile;
+  }
+};
 
-  auto& times = *shared_memory<SsdTimes<Compute>>();
-  char* staged = shared_memory() + sizeof(times);
-  fill_times<T>(times, in, chunk, head);
-  const SsdRows<T> x(in.x, chunk, head, in.channels);
-  const SsdRows<T> B(in.B, chunk, head / (in.heads / in.groups), in.states);
+// states(p, n) = the sum over the chunk's steps k of rows(k, p) columns(k, n) weight(k).
+template <class Multiply, class Rows, class Columns, class Weight>
+__device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Compute>& state, const SsdStateTile& tile,
+                                           int steps, char* staged, const Rows& rows, const Columns& columns,
+                                           const Weight& weight) {
+  using Compute = typename Multiply::Compute;
   Sums<Compute> sums;
   sums.clear();
   add_product<Multiply, false, false>(
-      sums, chunk.steps, staged, [&](int i, int k) { return x(k, first_p + i); },
-      [&](int j, int k) {
-        return k < chunk.steps ? B(k, first_n + j) * (times.step[k] * times.to_end(k)) : Compute(0);
-      });
-  const SsdState<Compute> state(p.states, in, place, head);
+      sums, steps, staged, [&](int i, int k) { return rows(k, tile.first_p + i); },
+      [&](int j, int k) { return k < steps ? columns(k, tile.first_n + j) * weight(k) : Compute(0); });
   each_element(sums, [&](int i, int j, Compute& sum) {
-    if (state.has(first_p + i, first_n + j)) state.data[(first_p + i) * in.states + first_n + j] = sum;
+    const int64_t row = tile.first_p + i, column = tile.first_n + j;
+    if (state.has(row, column)) state.data[row * state.states + column] = sum;
   });
+}
+
+// What a chunk adds to the state: the sum of to_end step x B^T.  Also the chunk's decay.
+template <DType T>
+__global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall p) {
+  using Compute = typename Number<T>::Compute;
+  const SsdInputs& in = p.call.in;
+  const SsdStateTile tile(in);
+  const SsdChunk chunk = chunk_at(in, tile.place);
+  if (chunk.steps == 0) return;
+
+  auto& times = *shared_memory<SsdTimes<Compute>>();
+  fill_times<T>(times, in, chunk, tile.head);
+  const SsdRows<T> x(in.x, chunk, tile.head, in.channels), B(in.B, chunk, tile.group, in.states);
+  fill_state<typename Multiplies<T>::Computed>(SsdState<Compute>(p.states, in, tile.place, tile.head), tile, chunk.steps,
+                                               shared_memory() + sizeof(times), x, B,
+                                               [&](int k) { return times.step[k] * times.to_end(k); });
   if (blockIdx.y == 0 && threadIdx.x == 0) reinterpret_cast<Compute*>(p.decays)[blockIdx.x] = times.whole();
+}
+
+// What a chunk adds to the gradient of the state before it: the sum of since_start grad_y C^T.
+template <DType T>
+__global__ void __launch_bounds__(kTileThreads) ssd_chunk_grad_states(SsdBackwardCall p) {
+  using Compute = typename Number<T>::Compute;
+  const SsdInputs& in = p.call.in;
+  const SsdStateTile tile(in);
+  const SsdChunk chunk = chunk_at(in, tile.place);
+  if (chunk.steps == 0) return;
+
+  auto& times = *shared_memory<SsdTimes<Compute>>();
+  fill_times<T>(times, in, chunk, tile.head);
+  const SsdGatedRows<T> grad_y(p.call, chunk, tile.head);
+  const SsdRows<T> C(in.C, chunk, tile.group, in.states);
+  fill_state<typename Multiplies<T>::Computed>(SsdState<Compute>(p.grad_states, in, tile.place, tile.head), tile,
+                                               chunk.steps, shared_memory() + sizeof(times), grad_y, C,
+                                               [&](int k) { return times.since_start(k); });
 }
 
 // One launch carries all states of a call through their chunks, forwards or backwards in time.
