@@ -7,15 +7,22 @@
 namespace ssm::cuda {
 namespace {
 
+// Channels of a thread.  The windows of x and g take registers: four leave enough threads where the window is short, and
+// save instructions, of which 16-bit types allow half as many per element.
+int vector_of(const ConvInputs& in) {
+  return in.dtype != DType::f32 && in.width >= 2 && in.width <= 4 ? 4 : 2;
+}
+
 using ConvBackwardKernel = void (*)(ConvBackwardParams);
 
 template <DType T>
 ConvBackwardKernel vector_kernel(int64_t width) {
+  constexpr int kCount = T == DType::f32 ? 2 : 4;
   switch (width) {
-    case 2: return conv_backward_kernel<ConvVector<T>, 2>;
-    case 3: return conv_backward_kernel<ConvVector<T>, 3>;
-    case 4: return conv_backward_kernel<ConvVector<T>, 4>;
-    default: return conv_backward_kernel<ConvVector<T>, 0>;
+    case 2: return conv_backward_kernel<ConvVector<T, kCount>, 2>;
+    case 3: return conv_backward_kernel<ConvVector<T, kCount>, 3>;
+    case 4: return conv_backward_kernel<ConvVector<T, kCount>, 4>;
+    default: return conv_backward_kernel<ConvVector<T, 2>, 0>;
   }
 }
 
@@ -50,8 +57,8 @@ void add_up_partials(const ConvBackward& params, const ConvPlan& plan, char* par
 
 void causal_conv1d_backward(const ConvBackward& params) {
   const ConvInputs& in = params.in;
-  const bool vectors = has_conv_vectors(in, {in.x, params.grad_y, params.grad_x});
-  const int vector = vectors ? kConvVector : 1;
+  const bool vectors = has_conv_vectors(in, {in.x, params.grad_y, params.grad_x}, vector_of(in));
+  const int vector = vectors ? vector_of(in) : 1;
   const bool states = in.width > 1 && params.grad_initial_state != nullptr;
   const ConvPlan plan = plan_conv({in.batch, in.steps, in.channels, in.sequences().count, states}, vector);
   const int64_t number_bytes = in.dtype == DType::f64 ? 8 : 4;

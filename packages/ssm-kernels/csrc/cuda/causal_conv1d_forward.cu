@@ -6,15 +6,17 @@
 namespace ssm::cuda {
 namespace {
 
+constexpr int kForwardVector = 4;  // channels
+
 using ConvForwardKernel = void (*)(ConvForwardParams);
 
 template <DType T>
 ConvForwardKernel vector_kernel(int64_t width) {
   switch (width) {
-    case 2: return conv_forward_kernel<ConvVector<T>, 2>;
-    case 3: return conv_forward_kernel<ConvVector<T>, 3>;
-    case 4: return conv_forward_kernel<ConvVector<T>, 4>;
-    default: return conv_forward_kernel<ConvVector<T>, 0>;
+    case 2: return conv_forward_kernel<ConvVector<T, kForwardVector>, 2>;
+    case 3: return conv_forward_kernel<ConvVector<T, kForwardVector>, 3>;
+    case 4: return conv_forward_kernel<ConvVector<T, kForwardVector>, 4>;
+    default: return conv_forward_kernel<ConvVector<T, kForwardVector>, 0>;
   }
 }
 
@@ -29,9 +31,9 @@ ConvForwardKernel kernel_for(const ConvInputs& in, bool vectors) {
 
 void causal_conv1d_forward(const ConvForward& params) {
   const ConvInputs& in = params.in;
-  const bool vectors = has_conv_vectors(in, {in.x, params.y});
+  const bool vectors = has_conv_vectors(in, {in.x, params.y}, kForwardVector);
   const ConvPlan plan = plan_conv({in.batch, in.steps, in.channels, in.sequences().count, in.width > 1},
-                                  vectors ? kConvVector : 1);
+                                  vectors ? kForwardVector : 1);
   const LaunchShape shape = {grid_of(plan.blocks()), dim3(kConvThreads)};
   launch(kernel_for(in, vectors), shape, in.cuda, {params, plan});
 }

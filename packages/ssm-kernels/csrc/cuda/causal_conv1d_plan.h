@@ -61,15 +61,13 @@ inline ConvPlan plan_conv(const ConvSizes& sizes, int vector) {
   return plan;
 }
 
-constexpr int kConvVector = 4;  // channels
-
-// Whether the vectors of all the tensors lie in aligned memory.
-inline bool has_conv_vectors(const ConvInputs& in, std::initializer_list<View3> views) {
-  if (in.dtype == DType::f64 || in.channels % kConvVector != 0) return false;
+// Whether vectors of so many channels lie in aligned memory, in all the tensors.
+inline bool has_conv_vectors(const ConvInputs& in, std::initializer_list<View3> views, int vector) {
+  if (in.dtype == DType::f64 || in.channels % vector != 0) return false;
   for (const View3& v : views) {
     const int64_t address = static_cast<int64_t>(reinterpret_cast<intptr_t>(v.data));
-    if (v.stride_d != 1 || (v.stride_b | v.stride_l) % kConvVector != 0) return false;
-    if (address % (kConvVector * size_of(v.dtype)) != 0) return false;
+    if (v.stride_d != 1 || (v.stride_b | v.stride_l) % vector != 0) return false;
+    if (address % (vector * size_of(v.dtype)) != 0) return false;
   }
   return true;
 }
