@@ -19,6 +19,7 @@ namespace ssm::cuda {
 template <DType T, int Count>
 struct ConvVector {
   using Compute = float;
+  using Bits = typename Number<T>::Bits;
   static constexpr int kCount = Count, kBytes = Count * (T == DType::f32 ? 4 : 2);
   static constexpr int kAhead = T == DType::f32 ? 4 : 8;  // loads under way
   using Word = std::conditional_t<kBytes == 16, uint4, std::conditional_t<kBytes == 8, uint2, uint1>>;
@@ -56,6 +57,7 @@ struct ConvVector {
 template <class F>
 struct ConvNumber {
   using Compute = F;
+  using Bits = F;
   static constexpr int kCount = 1, kAhead = 8;
   RawNumbers<F, 1> raw;
 
@@ -70,6 +72,7 @@ struct ConvNumber {
 struct ConvLine {
   char* first;
   int64_t step;
+  __device__ __forceinline__ ConvLine(char* first_step, int64_t bytes) : first(first_step), step(bytes) {}
   __device__ __forceinline__ ConvLine(const ConvInputs& in, const View3& v, int64_t batch, int64_t channel) {
     const int64_t start = batch * v.stride_b + channel * v.stride_d + (in.reverse ? (in.steps - 1) * v.stride_l : 0);
     first = v.data + start * size_of(v.dtype);
@@ -201,10 +204,10 @@ struct ConvPlace {
     const unsigned tiles = unsigned(plan.tiles), lanes = unsigned(plan.lanes);
     const int64_t vector = int64_t(blockIdx.x % tiles) * lanes + threadIdx.x % lanes;
     const int64_t run = int64_t(blockIdx.x / tiles) * plan.rows + threadIdx.x / lanes;
-    present = vector < plan.vectors && run < plan.runs;
     channel = vector * count;
     batch = int64_t(unsigned(run) / unsigned(plan.runs_per_line));
     begin = (run - batch * plan.runs_per_line) * plan.run_steps;
+    present = vector < plan.vectors && run < plan.runs && begin < in.steps;
     end = begin + plan.run_steps < in.steps ? begin + plan.run_steps : in.steps;
   }
 };

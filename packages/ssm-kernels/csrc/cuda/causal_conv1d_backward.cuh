@@ -6,8 +6,7 @@
 // weights on the way; the rows of a block add theirs through shared memory, the blocks theirs through the workspace.
 #pragma once
 
-#include "cuda/causal_conv1d.cuh"
-#include "cuda/launch.h"
+#include "cuda/causal_conv1d_tile.cuh"
 
 namespace ssm::cuda {
 
@@ -15,6 +14,7 @@ struct ConvBackwardParams {
   ConvBackward op;
   ConvPlan plan;
   char* partials = nullptr;  // (blocks of runs, width + 1, channels) in the compute type
+  int64_t tile_bytes = 0;    // of shared memory, before the sums
 };
 
 // What a sample has to do with the final state: its gradient there, or 0.
@@ -83,7 +83,7 @@ struct ConvWeightGradients {
   __device__ __forceinline__ void write(const ConvBackwardParams& p, int width) const {
     const ConvInputs& in = p.op.in;
     const unsigned lanes = unsigned(p.plan.lanes), columns = lanes * Count;  // channels of the block
-    F* shared = shared_memory<F>();  // (rows, width + 1, columns)
+    F* shared = reinterpret_cast<F*>(shared_memory() + p.tile_bytes);  // (rows, width + 1, columns)
     F* own = shared + threadIdx.x / lanes * (width + 1) * columns + threadIdx.x % lanes * Count;
 #pragma unroll
     for (int j = 0; j <= kTaps; ++j) {
@@ -117,11 +117,11 @@ struct ConvBackwardPiece {
   const int steps;
   const ConvTaps<F, kCount, Width>& taps;
   ConvWeightGradients<F, kCount, Width>& gradients;
+  const ConvLine &x_line, &y_line;
   ConvWindow<F, kCount, Width> x, g;
 
   __device__ __forceinline__ void run() {
     const ConvInputs& in = p.op.in;
-    const ConvLine x_line(in, in.x, place.batch, place.channel), y_line(in, p.op.grad_y, place.batch, place.channel);
     const ConvLine out_line(in, p.op.grad_x, place.batch, place.channel);
     x.template fill<Vector>(in, s, x_line, place.channel, place.begin);
 #pragma unroll
@@ -209,8 +209,9 @@ struct ConvBackwardPiece {
   }
 };
 
-template <class Vector, int Width>
-__global__ void __launch_bounds__(kConvThreads) conv_backward_kernel(ConvBackwardParams p) {
+// The blocks asked for per multiprocessor keep the compiler from spilling for the sake of one more.
+template <class Vector, int Width, bool Staged>
+__global__ void __launch_bounds__(kConvThreads, Width == 2 || Width == 3 ? 4 : 3) conv_backward_kernel(ConvBackwardParams p) {
   using F = typename Vector::Compute;
   constexpr int kCount = Vector::kCount;
   if (blockIdx.x >= p.plan.run_blocks) return write_initial_gradient<F>(p);
@@ -218,12 +219,23 @@ __global__ void __launch_bounds__(kConvThreads) conv_backward_kernel(ConvBackwar
   const int width = Width == 0 ? int(in.width) : Width;
   ConvPlace place(in, p.plan, kCount);
   ConvWeightGradients<F, kCount, Width> gradients;
+  ConvLine x(in, in.x, place.batch, place.channel), grad_y(in, p.op.grad_y, place.batch, place.channel);
+  if constexpr (Staged) {
+    constexpr int kBehind = ConvWidth<Width>::kTaps - 1;
+    const ConvTile tile(in, p.plan, kCount, kBehind, kBehind);
+    auto* x_tile = shared_memory<typename Vector::Bits>();
+    auto* y_tile = reinterpret_cast<typename Vector::Bits*>(shared_memory() + p.tile_bytes / 2);
+    tile.load_from(in, in.x, x_tile);
+    tile.load_from(in, p.op.grad_y, y_tile);
+    __syncthreads();
+    x = tile.line(x_tile, place.channel), grad_y = tile.line(y_tile, place.channel);
+  }
   if (place.present) {
     const ConvTaps<F, kCount, Width> taps(in, place.channel);
     while (place.begin < place.end) {
       const ConvSequence s = conv_sequence_of_step(in, place.batch, place.begin);
       const int steps = int((s.end < place.end ? s.end : place.end) - place.begin);
-      ConvBackwardPiece<Vector, Width>{p, place, s, steps, taps, gradients}.run();
+      ConvBackwardPiece<Vector, Width>{p, place, s, steps, taps, gradients, x, grad_y}.run();
       place.begin += steps;
     }
   }

@@ -1,7 +1,7 @@
 // Forward pass of the causal convolution; see causal_conv1d_plan.h for which thread does what.
 #pragma once
 
-#include "cuda/causal_conv1d.cuh"
+#include "cuda/causal_conv1d_tile.cuh"
 
 namespace ssm::cuda {
 
@@ -68,15 +68,24 @@ struct ConvForwardPiece {
   }
 };
 
-template <class Vector, int Width>
-__global__ void __launch_bounds__(kConvThreads) conv_forward_kernel(ConvForwardParams p) {
+// The blocks asked for per multiprocessor keep the compiler from spilling for the sake of one more.
+template <class Vector, int Width, bool Staged>
+__global__ void __launch_bounds__(kConvThreads, Width == 0 ? 3 : 5) conv_forward_kernel(ConvForwardParams p) {
   using F = typename Vector::Compute;
   if (blockIdx.x >= p.plan.run_blocks) return write_final_state<F>(p);
   const ConvInputs& in = p.op.in;
   ConvPlace place(in, p.plan, Vector::kCount);
+  ConvLine x(in, in.x, place.batch, place.channel);
+  if constexpr (Staged) {
+    const ConvTile tile(in, p.plan, Vector::kCount, ConvWidth<Width>::kTaps - 1, 0);
+    auto* shared = shared_memory<typename Vector::Bits>();
+    tile.load_from(in, in.x, shared);
+    __syncthreads();
+    x = tile.line(shared, place.channel);
+  }
   if (!place.present) return;
   const ConvTaps<F, Vector::kCount, Width> taps(in, place.channel);
-  const ConvLine x(in, in.x, place.batch, place.channel), y(in, p.op.y, place.batch, place.channel);
+  const ConvLine y(in, p.op.y, place.batch, place.channel);
   while (place.begin < place.end) {
     const ConvSequence s = conv_sequence_of_step(in, place.batch, place.begin);
     const int steps = int((s.end < place.end ? s.end : place.end) - place.begin);
