@@ -32,4 +32,5 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   ssm::bind_operators(module);
   ssm::cuda::bind_causal_conv1d_plan(module);
   ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_diagonal_scan_plan(module);
 }

@@ -16,10 +16,12 @@ from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
 from .native_scan import (
     ScanGradients,
     ScanMode,
+    ScanTensors,
     checkpoint_shape,
     selective_scan_backward,
     selective_scan_forward,
 )
+from .native_scan_directions import selective_scan_directions_forward
 from .native_state_update import selective_state_update
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "IMPORT_ERROR",
     "ScanGradients",
     "ScanMode",
+    "ScanTensors",
     "available_isas",
     "build_info",
     "causal_conv1d_backward",
@@ -40,6 +43,7 @@ __all__ = [
     "isa",
     "machine_limits",
     "selective_scan_backward",
+    "selective_scan_directions_forward",
     "selective_scan_forward",
     "selective_state_update",
     "set_isa",
