@@ -67,6 +67,19 @@ def test_vectors_of_channels(case: Case, d: int, k: int, layout: str, dtype: tor
 
 @simulations
 @given(
+    case=cases,
+    d=st.sampled_from([4, 12, 64, 140]),
+    k=st.sampled_from([1, 2, 3, 4, 4, 4, 5, 8]),
+    layout=st.sampled_from(["transposed", "sliced", "expanded", "expanded batch"]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_tiles_of_any_layout(case: Case, d: int, k: int, layout: str, dtype: torch.dtype) -> None:
+    """Results lie in vectors, arguments do not."""
+    check(replace(case, d=d, k=k, layout=layout), dtype)
+
+
+@simulations
+@given(
     lengths=st.lists(st.sampled_from([0, 1, 2, 3, 5, 31, 32, 33, 90]), min_size=1, max_size=7),
     d=st.sampled_from([1, 5, 8, 36]),
     k=st.integers(1, 8),
@@ -74,6 +87,7 @@ def test_vectors_of_channels(case: Case, d: int, k: int, layout: str, dtype: tor
     silu=st.booleans(),
     reverse=st.booleans(),
     carry=st.booleans(),
+    layout=st.sampled_from(["contiguous", "contiguous", "transposed"]),
 )
 def test_packed_sequences_are_separate_convolutions(
     lengths: list[int],
@@ -83,10 +97,11 @@ def test_packed_sequences_are_separate_convolutions(
     silu: bool,
     reverse: bool,
     carry: bool,
+    layout: str,
 ) -> None:
     torch.manual_seed(sum(lengths) + d)
     l, s = sum(lengths), len(lengths)
-    leaves = Case(1, l, d, k, "contiguous", True, False, silu, reverse, 1).leaves(dtype)
+    leaves = Case(1, l, d, k, layout, True, False, silu, reverse, 1).leaves(dtype)
     if carry:
         leaves["initial_state"] = parameter(
             torch.randn(s, d, k - 1), leaves["weight"].storage.dtype
@@ -118,10 +133,12 @@ def test_packed_sequences_are_separate_convolutions(
     assert_all_close(got, expected, TOLERANCE[dtype], gradient_slack(dtype))
 
 
-@pytest.mark.parametrize("d", [3, 8])
+@pytest.mark.parametrize(("d", "transposed"), [(3, False), (8, False), (8, True)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("values", [[9, 3, -4, 50], [5, 5, 5, 5], [-7, -7, 2, 3], [30, 40, 50, 60]])
-def test_nonsense_offsets_stay_inside_the_tensors(values: list[int], reverse: bool, d: int) -> None:
+def test_nonsense_offsets_stay_inside_the_tensors(
+    values: list[int], reverse: bool, d: int, transposed: bool
+) -> None:
     """Offsets on a GPU are not read before the kernel runs; what it returns does not matter."""
     margin, l, k = 64, 20, 4
     offsets = torch.tensor(values)
@@ -129,14 +146,18 @@ def test_nonsense_offsets_stay_inside_the_tensors(values: list[int], reverse: bo
     states = torch.randn(len(values) - 1, d, k - 1)
     x, grad_y = torch.randn(1, l, d), torch.randn(1, l, d)
     options = {"silu": True, "reverse": reverse, "offsets": offsets}
-    guarded = x.new_full((l + 2 * margin, d), float("nan"))
+    size = l + 2 * margin
+    guarded = (
+        x.new_full((d, size), float("nan")).T if transposed else x.new_full((size, d), float("nan"))
+    )
     inner = guarded[margin : margin + l].unsqueeze(0).copy_(x)
     y, final = native.causal_conv1d_forward(inner, weight, bias, states, **options)
     gradients = native.causal_conv1d_backward(
         grad_y, torch.randn_like(states), inner, weight, bias, states, **options
     )
-    assert y.isfinite().all() and final.isfinite().all()  # nothing from outside got in
-    assert all(g is not None and g.isfinite().all() for g in gradients)
+    for result in (y, final, *gradients):
+        assert result is not None
+        assert result.isfinite().all()  # nothing from outside got in
 
 
 def test_is_torch_conv1d() -> None:

@@ -17,9 +17,9 @@ sizes = st.one_of(st.integers(0, 300), st.integers(0, 100_000))
 
 def plan(batch: int, steps: int, channels: int, vector: int, **options: Any) -> dict[str, int]:
     sequences = options.pop("sequences", batch)
-    states = options.pop("states", True)
+    states, staged = options.pop("states", True), options.pop("staged", False)
     made: dict[str, int] = simulated.causal_conv1d_plan(
-        batch, steps, channels, sequences, states, vector
+        batch, steps, channels, sequences, states, vector, staged
     )
     return made
 
@@ -73,6 +73,21 @@ def test_packed_sequences(steps: int, channels: int, sequences: int) -> None:
     assert plan(1, steps, channels, 4, states=False)["state_blocks"] == 0
     if sequences == 0:
         assert made["run_blocks"] == 0  # there is no state to begin with
+
+
+@given(batch=sizes, steps=sizes, channels=sizes, vector=st.sampled_from([2, 4]))
+def test_staged_blocks_are_of_one_batch_index(
+    batch: int, steps: int, channels: int, vector: int
+) -> None:
+    made = plan(batch, steps, channels, vector, staged=True)
+    assert made["tile_bytes"] % 16 == 0
+    assert made["tile_bytes"] + made["shared_bytes"] <= 100 * 1024  # two blocks at a time
+    if 0 in (batch, steps, channels):
+        return
+    per_line, length, rows = made["runs_per_line"], made["run_steps"], made["rows"]
+    assert per_line % rows == 0
+    assert (per_line - rows) * length < steps <= per_line * length  # every block has a step
+    assert made["runs"] == batch * per_line == made["row_blocks"] * rows
 
 
 def test_partial_sums_are_small_beside_the_tensors() -> None:

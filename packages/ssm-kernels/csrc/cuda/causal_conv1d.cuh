@@ -14,43 +14,42 @@
 
 namespace ssm::cuda {
 
-// The numbers of four neighbouring channels as one word; loaded, then decoded.  Vectors of 16 bytes of a 16-bit type are
-// not better: with twice the registers half as many threads have as many bytes under way.
-template <DType T>
+// The numbers of neighbouring channels as one word; loaded, then decoded.  Wider words are not better: with more registers
+// fewer threads have as many bytes under way.
+template <DType T, int Count>
 struct ConvVector {
   using Compute = float;
-  using Word = std::conditional_t<T == DType::f32, uint4, uint2>;
-  static constexpr int kCount = 4;
+  using Bits = typename Number<T>::Bits;
+  static constexpr int kCount = Count, kBytes = Count * (T == DType::f32 ? 4 : 2);
   static constexpr int kAhead = T == DType::f32 ? 4 : 8;  // loads under way
+  using Word = std::conditional_t<kBytes == 16, uint4, std::conditional_t<kBytes == 8, uint2, uint1>>;
   Word word;
 
-  __device__ __forceinline__ void load_from(const View3& v, int64_t index) {
-    word = *reinterpret_cast<const Word*>(v.data + index * int64_t(sizeof(Word) / kCount));
-  }
-  __device__ __forceinline__ void decode(const View3&, float* out) const {
-    if constexpr (T == DType::f32) {
-      out[0] = __uint_as_float(word.x), out[1] = __uint_as_float(word.y);
-      out[2] = __uint_as_float(word.z), out[3] = __uint_as_float(word.w);
-    } else if constexpr (T == DType::bf16) {
-      out[0] = __uint_as_float(word.x << 16), out[1] = __uint_as_float(word.x & 0xffff0000);
-      out[2] = __uint_as_float(word.y << 16), out[3] = __uint_as_float(word.y & 0xffff0000);
-    } else {
-      out[0] = decode_f16(uint16_t(word.x)), out[1] = decode_f16(uint16_t(word.x >> 16));
-      out[2] = decode_f16(uint16_t(word.y)), out[3] = decode_f16(uint16_t(word.y >> 16));
+  __device__ __forceinline__ void load_from(const char* address, DType) { word = *reinterpret_cast<const Word*>(address); }
+  __device__ __forceinline__ void decode(DType, float* out) const {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      if constexpr (T == DType::f32) out[i] = __uint_as_float(part(word, i));
+      else if constexpr (T == DType::bf16) out[i] = __uint_as_float(i % 2 ? part(word, i / 2) & 0xffff0000 : part(word, i / 2) << 16);
+      else out[i] = decode_f16(uint16_t(part(word, i / 2) >> (i % 2 * 16)));
     }
   }
-  static __device__ __forceinline__ uint32_t pair(float low, float high) {
-    return Number<T>::encode(low) | uint32_t(Number<T>::encode(high)) << 16;
-  }
-  static __device__ __forceinline__ void store_to(const View3& v, int64_t index, const float* in) {
+  static __device__ __forceinline__ void store_to(char* address, DType, const float* in) {
     Word word;
-    if constexpr (T == DType::f32) {
-      word.x = __float_as_uint(in[0]), word.y = __float_as_uint(in[1]);
-      word.z = __float_as_uint(in[2]), word.w = __float_as_uint(in[3]);
-    } else {
-      word.x = pair(in[0], in[1]), word.y = pair(in[2], in[3]);
+#pragma unroll
+    for (int i = 0; i < kBytes / 4; ++i) {
+      if constexpr (T == DType::f32) part(word, i) = __float_as_uint(in[i]);
+      else part(word, i) = Number<T>::encode(in[2 * i]) | uint32_t(Number<T>::encode(in[2 * i + 1])) << 16;
     }
-    *reinterpret_cast<Word*>(v.data + index * int64_t(sizeof(Word) / kCount)) = word;
+    *reinterpret_cast<Word*>(address) = word;
+  }
+
+ private:
+  template <class W>
+  static __device__ __forceinline__ auto& part(W& word, int i) {
+    if constexpr (sizeof(W) == 4) return word.x;
+    else if constexpr (sizeof(W) == 8) return i == 0 ? word.x : word.y;
+    else return i == 0 ? word.x : i == 1 ? word.y : i == 2 ? word.z : word.w;
   }
 };
 
@@ -58,23 +57,28 @@ struct ConvVector {
 template <class F>
 struct ConvNumber {
   using Compute = F;
+  using Bits = F;
   static constexpr int kCount = 1, kAhead = 8;
   RawNumbers<F, 1> raw;
 
-  __device__ __forceinline__ void load_from(const View3& v, int64_t index) { raw.load_from(v.data, index, v.dtype); }
-  __device__ __forceinline__ void decode(const View3& v, F* out) const { raw.decode(v.dtype, out); }
-  static __device__ __forceinline__ void store_to(const View3& v, int64_t index, const F* in) {
-    store<F>(v.data, index, v.dtype, in[0]);
+  __device__ __forceinline__ void load_from(const char* address, DType type) { raw.load_from(address, 0, type); }
+  __device__ __forceinline__ void decode(DType type, F* out) const { raw.decode(type, out); }
+  static __device__ __forceinline__ void store_to(char* address, DType type, const F* in) {
+    store<F>(address, 0, type, in[0]);
   }
 };
 
-// The index of step 0 of a line, and from a step to the next.
+// The address of step 0 of a line, and the bytes from a step to the next.
 struct ConvLine {
-  int64_t first, step;
-  __device__ __forceinline__ ConvLine(const ConvInputs& in, const View3& v, int64_t batch, int64_t channel)
-      : first(batch * v.stride_b + channel * v.stride_d + (in.reverse ? (in.steps - 1) * v.stride_l : 0)),
-        step(in.reverse ? -v.stride_l : v.stride_l) {}
-  __device__ __forceinline__ int64_t at(int64_t q) const { return first + q * step; }
+  char* first;
+  int64_t step;
+  __device__ __forceinline__ ConvLine(char* first_step, int64_t bytes) : first(first_step), step(bytes) {}
+  __device__ __forceinline__ ConvLine(const ConvInputs& in, const View3& v, int64_t batch, int64_t channel) {
+    const int64_t start = batch * v.stride_b + channel * v.stride_d + (in.reverse ? (in.steps - 1) * v.stride_l : 0);
+    first = v.data + start * size_of(v.dtype);
+    step = (in.reverse ? -v.stride_l : v.stride_l) * size_of(v.dtype);
+  }
+  __device__ __forceinline__ char* at(int64_t q) const { return first + q * step; }
 };
 
 // Steps [begin, end) of a line.
@@ -169,8 +173,8 @@ struct ConvWindow {
       if (!ConvWidth<Width>::has(kTaps - 1 - back, int(in.width))) continue;
       if (q - back >= s.begin) {
         Vector raw;
-        raw.load_from(in.x, x.at(q - back));
-        raw.decode(in.x, to);
+        raw.load_from(x.at(q - back), in.dtype);
+        raw.decode(in.dtype, to);
       } else {
         conv_initial<F, Count>(in, s, channel, back - (q - s.begin), to);
       }
@@ -200,10 +204,10 @@ struct ConvPlace {
     const unsigned tiles = unsigned(plan.tiles), lanes = unsigned(plan.lanes);
     const int64_t vector = int64_t(blockIdx.x % tiles) * lanes + threadIdx.x % lanes;
     const int64_t run = int64_t(blockIdx.x / tiles) * plan.rows + threadIdx.x / lanes;
-    present = vector < plan.vectors && run < plan.runs;
     channel = vector * count;
     batch = int64_t(unsigned(run) / unsigned(plan.runs_per_line));
     begin = (run - batch * plan.runs_per_line) * plan.run_steps;
+    present = vector < plan.vectors && run < plan.runs && begin < in.steps;
     end = begin + plan.run_steps < in.steps ? begin + plan.run_steps : in.steps;
   }
 };

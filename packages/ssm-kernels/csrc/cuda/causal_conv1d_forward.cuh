@@ -1,7 +1,7 @@
 // Forward pass of the causal convolution; see causal_conv1d_plan.h for which thread does what.
 #pragma once
 
-#include "cuda/causal_conv1d.cuh"
+#include "cuda/causal_conv1d_tile.cuh"
 
 namespace ssm::cuda {
 
@@ -21,49 +21,76 @@ __device__ __forceinline__ void write_final_state(const ConvForwardParams& p) {
   for (int64_t number = 0; number < in.width - 1; ++number) {
     const int64_t q = s.end - (in.width - 1) + number;
     F sample;
-    if (q >= s.begin) sample = load<F>(in.x.data, x.at(q), in.x.dtype);
+    if (q >= s.begin) sample = load<F>(x.at(q), 0, in.dtype);
     else conv_initial<F, 1>(in, s, place.channel, s.begin - q, &sample);
     static_cast<F*>(p.op.final_state)[conv_state_at(in, s.index, place.channel, number)] = sample;
   }
 }
 
+// One thread's steps of one sequence.
 template <class Vector, int Width>
-__global__ void __launch_bounds__(kConvThreads) conv_forward_kernel(ConvForwardParams p) {
+struct ConvForwardPiece {
   using F = typename Vector::Compute;
-  constexpr int kCount = Vector::kCount, kSteps = ConvWidth<Width>::steps(Vector::kAhead);
+  static constexpr int kCount = Vector::kCount, kSteps = ConvWidth<Width>::steps(Vector::kAhead);
+  const ConvInputs& in;
+  const ConvTaps<F, kCount, Width>& taps;
+  const ConvLine &x, &y;
+  ConvWindow<F, kCount, Width> window;
+
+  // Steps [t, t + kSteps), all of which are there if `Whole`, and otherwise `left`.
+  template <bool Whole>
+  __device__ __forceinline__ void advance(const char* x_at, char* y_at, int left) {
+    Vector ahead[kSteps];
+#pragma unroll
+    for (int u = 0; u < kSteps; ++u, x_at += x.step)
+      if (Whole || u < left) ahead[u].load_from(x_at, in.dtype);
+#pragma unroll
+    for (int u = 0; u < kSteps; ++u, y_at += y.step) {
+      if (!Whole && u >= left) break;
+      ahead[u].decode(in.dtype, window.slots[window.slot(u, 0)]);
+      F sums[kCount];
+      window.sum(taps, int(in.width), u, sums);
+      if (in.silu) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) sums[i] = conv_silu(sums[i]);
+      }
+      Vector::store_to(y_at, in.dtype, sums);
+    }
+  }
+
+  __device__ __forceinline__ void run(const ConvPlace& place, const ConvSequence& s, int steps) {
+    window.template fill<Vector>(in, s, x, place.channel, place.begin);
+    const char* x_at = x.at(place.begin);
+    char* y_at = y.at(place.begin);
+    for (; steps >= kSteps; steps -= kSteps, x_at += kSteps * x.step, y_at += kSteps * y.step)
+      advance<true>(x_at, y_at, kSteps);
+    if (steps > 0) advance<false>(x_at, y_at, steps);
+  }
+};
+
+// The blocks asked for per multiprocessor keep the compiler from spilling for the sake of one more.
+template <class Vector, int Width, bool Staged>
+__global__ void __launch_bounds__(kConvThreads, Width == 0 ? 3 : 5) conv_forward_kernel(ConvForwardParams p) {
+  using F = typename Vector::Compute;
   if (blockIdx.x >= p.plan.run_blocks) return write_final_state<F>(p);
   const ConvInputs& in = p.op.in;
-  const ConvPlace place(in, p.plan, kCount);
+  ConvPlace place(in, p.plan, Vector::kCount);
+  ConvLine x(in, in.x, place.batch, place.channel);
+  if constexpr (Staged) {
+    const ConvTile tile(in, p.plan, Vector::kCount, ConvWidth<Width>::kTaps - 1, 0);
+    auto* shared = shared_memory<typename Vector::Bits>();
+    tile.load_from(in, in.x, shared);
+    __syncthreads();
+    x = tile.line(shared, place.channel);
+  }
   if (!place.present) return;
-  const int width = int(in.width);
-  const ConvTaps<F, kCount, Width> taps(in, place.channel);
-  const ConvLine x(in, in.x, place.batch, place.channel), y(in, p.op.y, place.batch, place.channel);
-
-  for (int64_t begin = place.begin; begin < place.end;) {
-    const ConvSequence s = conv_sequence_of_step(in, place.batch, begin);
-    const int steps = int((s.end < place.end ? s.end : place.end) - begin);
-    ConvWindow<F, kCount, Width> window;
-    window.template fill<Vector>(in, s, x, place.channel, begin);
-    int64_t x_at = x.at(begin), y_at = y.at(begin);
-    for (int t = 0; t < steps; t += kSteps) {
-      Vector ahead[kSteps];
-#pragma unroll
-      for (int u = 0; u < kSteps; ++u, x_at += x.step)
-        if (t + u < steps) ahead[u].load_from(in.x, x_at);
-#pragma unroll
-      for (int u = 0; u < kSteps; ++u, y_at += y.step) {
-        if (t + u >= steps) break;
-        ahead[u].decode(in.x, window.slots[window.slot(u, 0)]);
-        F sums[kCount];
-        window.sum(taps, width, u, sums);
-        if (in.silu) {
-#pragma unroll
-          for (int i = 0; i < kCount; ++i) sums[i] = conv_silu(sums[i]);
-        }
-        Vector::store_to(p.op.y, y_at, sums);
-      }
-    }
-    begin += steps;
+  const ConvTaps<F, Vector::kCount, Width> taps(in, place.channel);
+  const ConvLine y(in, p.op.y, place.batch, place.channel);
+  while (place.begin < place.end) {
+    const ConvSequence s = conv_sequence_of_step(in, place.batch, place.begin);
+    const int steps = int((s.end < place.end ? s.end : place.end) - place.begin);
+    ConvForwardPiece<Vector, Width>{in, taps, x, y}.run(place, s, steps);
+    place.begin += steps;
   }
 }
 
