@@ -199,9 +199,7 @@ def test_final_state_is_the_last_one(sizes: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("case", [replace(EVERYTHING, l=150, d=4), LONG])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("argument", ["a", "u", "initial_state"])
-def test_special_values_spread_as_in_the_reference(
-    argument: str, value: float, case: Case
-) -> None:
+def test_special_values_spread_as_in_the_reference(argument: str, value: float, case: Case) -> None:
     """Products of decays underflow where 0 times infinity would give NaN."""
     leaves = case.leaves(torch.float32)
     with torch.no_grad():
