@@ -9,7 +9,7 @@ constexpr int kThreads = int(kDiagonalWarps * kDiagonalLanes);
 
 // All rows of one chunk of the channels of a block.  The backward pass lacks the gradient of a if that is not wanted.
 template <class Y>
-__global__ void __launch_bounds__(kThreads, 2) run_chunks(Task p) {
+__global__ void __launch_bounds__(kThreads, Y::kBlocks) run_chunks(Task p) {
   using N = typename Y::N;
   constexpr int G = Y::G, T = Y::T;
   const int64_t chunk = blockIdx.x / p.plan.row_blocks;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, 2) run_chunks(Task p) {
 
 // What each chunk but the last of a sequence does to a state.
 template <class Y>
-__global__ void __launch_bounds__(kThreads, 2) map_chunks(Task p) {
+__global__ void __launch_bounds__(kThreads, Y::kBlocks) map_chunks(Task p) {
   using N = typename Y::N;
   constexpr int G = Y::G, T = Y::T;
   const int64_t chunk = blockIdx.x / p.plan.row_blocks;

@@ -12,6 +12,7 @@ struct Types {
   using A = A_;
   using N = typename X::Value;
   static constexpr bool kBackward = Backward_;
+  static constexpr int kBlocks = sizeof(N) > 8 ? 1 : 2;  // that share a multiprocessor at least
   static constexpr int G = sizeof(typename X::Bits) == 2 ? 2 : 1;
   static constexpr int T = [] {
     constexpr int rows = (Backward_ ? 32 : 64) / int(G * sizeof(typename X::Bits));  // diagonal_run_steps

@@ -50,30 +50,69 @@ __device__ __forceinline__ int rows_of_run(int64_t rows) {
   return int(max(int64_t(0), min(int64_t(T), rows - int64_t(threadIdx.y) * T)));
 }
 
-template <class E, int G>
-__device__ __forceinline__ typename Packet<E, G>::Raw load_packet(const Tensor& x, const typename E::Bits* from,
-                                                                  int count) {
-  typename E::Bits bits[G] = {};
-  if (x.whole && count == G) return *reinterpret_cast<const typename Packet<E, G>::Raw*>(from);
+// T rows of a lane, `count` of whose channels are there.  Whole: moved as one.
+template <bool Whole, class E, int G, int T>
+__device__ __forceinline__ void load_packets(const typename E::Bits* from, int64_t stride, int64_t stride_d, int rows,
+                                             int count, Run<E, G, T>& run) {
 #pragma unroll
-  for (int g = 0; g < G; ++g)
-    if (g < count) bits[g] = from[g * x.view.stride_d];
-  return Packet<E, G>::pack(bits);
+  for (int t = 0; t < T; ++t, from += stride) {
+    typename E::Bits bits[G] = {};
+    if constexpr (Whole) {
+      run.raw[t] = Packet<E, G>::pack(bits);
+      if (t < rows) run.raw[t] = *reinterpret_cast<const typename Packet<E, G>::Raw*>(from);
+    } else {
+#pragma unroll
+      for (int g = 0; g < G; ++g)
+        if (t < rows && g < count) bits[g] = from[g * stride_d];
+      run.raw[t] = Packet<E, G>::pack(bits);
+    }
+  }
 }
 
 template <class E, int G, int T>
 __device__ __forceinline__ void load_direct(const Task& p, const Tensor& x, const Place& place, int64_t row, int rows,
                                             Run<E, G, T>& run) {
-  const int64_t stride = opaque(row_stride(p, x.view));
+  const int64_t stride = opaque(row_stride(p, x.view)), stride_d = x.view.stride_d;
   const auto* from = reinterpret_cast<const typename E::Bits*>(x.view.data) + offset_of(p, x.view, place, row);
+  if (place.count == 0) rows = 0;
   if (stride == 0) {  // the same at every step
-    const typename Packet<E, G>::Raw only = load_packet<E, G>(x, from, rows > 0 ? place.count : 0);
+    Run<E, G, 1> only;
+    load_packets<false>(from, 0, stride_d, rows, place.count, only);
 #pragma unroll
-    for (int t = 0; t < T; ++t) run.raw[t] = only;
+    for (int t = 0; t < T; ++t) run.raw[t] = only.raw[0];
+  } else if (G == 1 || (x.whole && place.count != 1)) {
+    load_packets<true>(from, stride, stride_d, rows, place.count, run);
   } else {
+    load_packets<false>(from, stride, stride_d, rows, place.count, run);
+  }
+}
+
+template <bool Whole, class E, int G, int T>
+__device__ __forceinline__ void store_packets(typename E::Bits* to, int64_t stride, int64_t stride_d, int rows,
+                                              int count, const Run<E, G, T>& run) {
 #pragma unroll
-    for (int t = 0; t < T; ++t, from += stride)
-      run.raw[t] = load_packet<E, G>(x, from, t < rows ? place.count : 0);
+  for (int t = 0; t < T; ++t, to += stride) {
+    if (t >= rows) continue;
+    if constexpr (Whole) {
+      *reinterpret_cast<typename Packet<E, G>::Raw*>(to) = run.raw[t];
+    } else {
+#pragma unroll
+      for (int g = 0; g < G; ++g)
+        if (g < count) to[g * stride_d] = Packet<E, G>::bits(run.raw[t], g);
+    }
+  }
+}
+
+template <class E, int G, int T>
+__device__ __forceinline__ void store_direct(const Task& p, const Tensor& y, const Place& place, int64_t row, int rows,
+                                             const Run<E, G, T>& run) {
+  const int64_t stride = opaque(row_stride(p, y.view)), stride_d = y.view.stride_d;
+  auto* to = reinterpret_cast<typename E::Bits*>(y.view.data) + offset_of(p, y.view, place, row);
+  if (place.count == 0) rows = 0;
+  if (G == 1 || (y.whole && place.count != 1)) {
+    store_packets<true>(to, stride, stride_d, rows, place.count, run);
+  } else {
+    store_packets<false>(to, stride, stride_d, rows, place.count, run);
   }
 }
 
@@ -96,7 +135,7 @@ struct TurnedTile {
     for (int slot = threadIdx.y; slot < G * kDiagonalLanes; slot += blockDim.y) {
       const int64_t offset = __shfl_sync(~0u, mine, slot / G) + slot % G * v.stride_d;
       if (slot % G >= __shfl_sync(~0u, place.count, slot / G)) continue;
-#pragma unroll 4
+#pragma unroll 2
       for (int64_t i = threadIdx.x; i < rows; i += kDiagonalLanes)
         body(reinterpret_cast<Bits*>(v.data) + offset + i * stride, data + slot * row + i);
     }
@@ -150,20 +189,7 @@ template <class E, int G, int T>
 __device__ __forceinline__ void store_run(const Task& p, const Tensor& y, const Place& place, int64_t first,
                                           int64_t rows, const Run<E, G, T>& run) {
   if (y.turned) return store_turned(p, y, place, first, rows, run);
-  const int64_t row = first + int64_t(threadIdx.y) * T, stride = opaque(row_stride(p, y.view));
-  auto* to = reinterpret_cast<typename E::Bits*>(y.view.data) + offset_of(p, y.view, place, row);
-  const int mine = rows_of_run<T>(rows);
-#pragma unroll
-  for (int t = 0; t < T; ++t, to += stride) {
-    if (t >= mine) continue;
-    if (y.whole && place.count == G) {
-      *reinterpret_cast<typename Packet<E, G>::Raw*>(to) = run.raw[t];
-    } else {
-#pragma unroll
-      for (int g = 0; g < G; ++g)
-        if (g < place.count) to[g * y.view.stride_d] = Packet<E, G>::bits(run.raw[t], g);
-    }
-  }
+  store_direct(p, y, place, first + int64_t(threadIdx.y) * T, rows_of_run<T>(rows), run);
 }
 
 }  // namespace ssm::cuda::diagonal
