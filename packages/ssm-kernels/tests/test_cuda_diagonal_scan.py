@@ -60,7 +60,7 @@ def compare(case: Case, dtype: torch.dtype, allowed: float | None = None) -> Non
     leaves, cotangents = case.leaves(dtype), case.cotangents(dtype)
     wide = {name: leaf.widened() for name, leaf in leaves.items()}
     expected = run(diagonal_scan_reference, wide, cotangents, reverse=case.reverse)
-    got = run(diagonal_scan, leaves, cotangents, backend="cpu", reverse=case.reverse)
+    got = run(diagonal_scan, leaves, cotangents, reverse=case.reverse)
     assert got["y"].dtype is dtype
     assert got["final state"].dtype is state_type(dtype)
     assert_all_close(got, expected, allowed or tolerance(dtype), slack(dtype))
@@ -94,7 +94,7 @@ def test_16_bit_input_with_single_precision_factors(dtype: torch.dtype) -> None:
     leaves = {"a": a, "u": parameter(randn(2, 37, 6, dtype=dtype), dtype)}
     wide = {name: leaf.widened() for name, leaf in leaves.items()}
     cotangents = randn(2, 37, 6, dtype=dtype), randn(2, 6, dtype=torch.float32)
-    got = run(diagonal_scan, leaves, cotangents, backend="cpu")
+    got = run(diagonal_scan, leaves, cotangents)
     assert_all_close(got, run(diagonal_scan_reference, wide, cotangents), tolerance(dtype), 5.0)
 
 
@@ -183,25 +183,23 @@ def test_nonsense_in_the_memory_of_the_offsets_is_confined() -> None:
 def test_same_bits_on_every_run(own: tuple[bool, bool, bool]) -> None:
     for case in (replace(LONG, own=own), replace(EVERYTHING, own=own)):
         leaves, cotangents = case.leaves(torch.float32), case.cotangents(torch.float32)
-        first, second = (run(diagonal_scan, leaves, cotangents, backend="cpu") for _ in range(2))
+        first, second = (run(diagonal_scan, leaves, cotangents) for _ in range(2))
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("sizes", [(2, 150, 5), (1, 1100, 3)])
 def test_final_state_is_the_last_one(sizes: tuple[int, int, int]) -> None:
     a, u = factors(*sizes, dtype=torch.float32), randn(*sizes, dtype=torch.float32)
-    h, final = diagonal_scan(a, u, return_final_state=True, backend="cpu")
+    h, final = diagonal_scan(a, u, return_final_state=True)
     assert torch.equal(h[:, -1], final)
-    h, final = diagonal_scan(a, u, return_final_state=True, reverse=True, backend="cpu")
+    h, final = diagonal_scan(a, u, return_final_state=True, reverse=True)
     assert torch.equal(h[:, 0], final)
 
 
 @pytest.mark.parametrize("case", [replace(EVERYTHING, l=150, d=4), LONG])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("argument", ["a", "u", "initial_state"])
-def test_special_values_spread_as_in_the_reference(
-    argument: str, value: float, case: Case
-) -> None:
+def test_special_values_spread_as_in_the_reference(argument: str, value: float, case: Case) -> None:
     """Products of decays underflow where 0 times infinity would give NaN."""
     leaves = case.leaves(torch.float32)
     with torch.no_grad():
@@ -209,7 +207,7 @@ def test_special_values_spread_as_in_the_reference(
         view = leaves[argument].storage.view(-1)
         view[view.numel() // 2] = value
     cotangents = case.cotangents(torch.float32)
-    got = run(diagonal_scan, leaves, cotangents, backend="cpu")
+    got = run(diagonal_scan, leaves, cotangents)
     expected = run(diagonal_scan, leaves, cotangents, backend="reference")
     for name, result in expected.items():
         assert_same_special_values(got[name], result, name)
@@ -222,9 +220,7 @@ def test_products_that_overflow_do_not_harm_states_that_do_not(case: Case) -> No
         leaves["a"].storage.fill_(2.0)
         leaves["u"].storage.zero_()
         leaves["u"].storage[:, -20:] = 1.0
-    h, final = diagonal_scan(
-        leaves["a"].storage, leaves["u"].storage, return_final_state=True, backend="cpu"
-    )
+    h, final = diagonal_scan(leaves["a"].storage, leaves["u"].storage, return_final_state=True)
     assert torch.equal(final, torch.full_like(final, 2.0**20 - 1))
     assert not h[:, :-20].any()
 
@@ -235,7 +231,7 @@ def test_extreme_values(scale: float) -> None:
     leaves["u"] = parameter(leaves["u"].storage.detach() * scale, torch.float32)
     cotangents = EVERYTHING.cotangents(torch.float32)
     wide = {name: leaf.widened() for name, leaf in leaves.items()}
-    got = run(diagonal_scan, leaves, cotangents, backend="cpu")
+    got = run(diagonal_scan, leaves, cotangents)
     assert_all_close(got, run(diagonal_scan_reference, wide, cotangents), 1e-5)
 
 
@@ -246,17 +242,17 @@ def test_slow_poles_stay_accurate(own: tuple[bool, bool, bool]) -> None:
     with torch.no_grad():
         leaves["a"].storage.uniform_(0.999, 0.9999)
     wide = {name: leaf.widened() for name, leaf in leaves.items()}
-    got = run(diagonal_scan, leaves, cotangents, backend="cpu")
+    got = run(diagonal_scan, leaves, cotangents)
     assert_all_close(got, run(diagonal_scan_reference, wide, cotangents), 4e-6)
 
 
 @pytest.mark.parametrize("wanted", ["a", "u", "initial_state"])
 def test_only_wanted_gradients_are_returned(wanted: str) -> None:
     full = {k: v.storage for k, v in EVERYTHING.leaves(torch.float32).items()}
-    expected = torch.autograd.grad(diagonal_scan(**full, backend="cpu").sum(), full[wanted])[0]
+    expected = torch.autograd.grad(diagonal_scan(**full).sum(), full[wanted])[0]
     tensors = {k: v.detach() for k, v in full.items()}
     tensors[wanted].requires_grad_()
-    diagonal_scan(**tensors, backend="cpu").sum().backward()
+    diagonal_scan(**tensors).sum().backward()
     assert tensors[wanted].grad is not None
     assert torch.equal(tensors[wanted].grad, expected)
     assert all(tensors[k].grad is None for k in tensors if k != wanted)
