@@ -85,4 +85,4 @@ def test_sum_of_any_directions(
     )
     for i in range(k if keep else 0):
         alone = native.selective_scan_forward(*scans[i], mode=modes[i], save_for_backward=True)[2]
-        assert torch.equal(checkpoints[i].flatten(), alone)
+        assert error(checkpoints[i].flatten(), alone) <= 1e-6

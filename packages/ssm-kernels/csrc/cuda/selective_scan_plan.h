@@ -51,6 +51,7 @@ struct TiledPlan {
   int64_t parts, part_steps;   // of the time of a sequence; part_steps is a multiple of kScanChunk
   ChannelBlocks blocks;
   int64_t grid;
+  int64_t states_offset, deltas_offset, workspace_bytes;  // of part_states and part_deltas, with several parts
 };
 
 constexpr int64_t kMostLanes = 8, kMostLaneStates = 16;
@@ -88,7 +89,13 @@ inline TiledPlan tiled_plan(const ScanSizes& sizes) {
     const int64_t parts = (sizes.steps + part_steps - 1) / part_steps;
     if (parts >= kFewestParts) plan.parts = parts, plan.part_steps = part_steps;
   }
-  plan.grid = sizes.directions * sizes.sequences * plan.parts * plan.blocks.blocks;
+  const int64_t units = sizes.directions * sizes.sequences * plan.parts;
+  plan.grid = units * plan.blocks.blocks;
+  if (plan.parts > 1) {
+    const auto aligned = [](int64_t floats) { return (floats * 4 + 255) / 256 * 256; };
+    plan.deltas_offset = aligned(units * sizes.states * sizes.channels);
+    plan.workspace_bytes = plan.deltas_offset + aligned(units * sizes.channels);
+  }
   return plan;
 }
 

@@ -16,12 +16,13 @@ struct TiledScan {
   ScanForward scan;
   TileSource sources[kTileKinds];
   int32_t offsets[kTileKinds];  // of their tiles in a stage
+  bool y_in_pairs;              // two channels are stored at once
 };
 
 // Blocks of the grid are (direction, sequence, part of the time, channels), the last fastest.
 struct TiledForward {
   TiledScan directions[kMostDirections];
-  int64_t sequences, parts, part_steps;  // part_steps: a multiple of kScanChunk
+  int64_t n_directions, sequences, parts, part_steps;  // part_steps: a multiple of kScanChunk
   ChannelBlocks blocks;
   int32_t stage_bytes;
   // Time in several parts.  (directions, sequences, parts, n, d): the state at the end of each if it began with 0, then

@@ -1,12 +1,23 @@
-// The recurrence of the tiled forward kernel of the selective scan, and the kernel around it.
+// Forward pass of the selective scan with real A and variable B and C: serial in time, with the states in registers.
+//
+// kLanes neighbouring groups of lanes share a channel, each with kStates of its states.  Time advances by batches of
+// kBatch steps: all that a batch needs of a channel or a state is then a few wide reads of shared memory, and the sums
+// over the lanes of a channel cost log2(kLanes) shuffles for several steps at once.
+//
+// A tile of time goes through shared memory in three steps: asynchronous copies of the tensors as they are stored, one
+// tile ahead; `prepare`, one thread per element, which makes floats of them and does what needs doing once per channel
+// and step; `advance`, the recurrence; `finish`, again one thread per element, which gates and stores y.
 #pragma once
 
-#include "cuda/selective_scan_tiled.cuh"
+#include "cuda/selective_scan_tiled_elements.cuh"
 
 namespace ssm::cuda {
 
 // Some states of one channel, in the registers of one lane.
-template <class Shape>
+//
+// kEnds: the first of two passes over time that is cut into parts.  Wanted is only the state that each part ends with if it
+// begins with 0, and the sum of its step sizes.
+template <class Shape, bool kEnds>
 struct LaneStates {
   static constexpr int kStates = Shape::kStates;
   static constexpr int kGroup = 32 / Shape::kLanes;  // neighbouring lanes, with the same states of different channels
@@ -15,13 +26,14 @@ struct LaneStates {
   int channel;  // in the block
   int first;    // state
   float h[kStates], rate[kStates];  // rate: A log2(e)
+  float deltas = 0;                 // their sum
 
-  __device__ static int group() { return (int(threadIdx.x) & 31) / kGroup; }
+  __device__ static int group() { return int((threadIdx.x & 31) / kGroup); }
 
   __device__ void begin(const TiledForward& p, const TiledBlock& block) {
-    const ScanInputs& in = block.direction.scan.in;
+    const ScanInputs& in = p.directions[block.direction].scan.in;
     const int lane = int(threadIdx.x) & 31;
-    channel = int(threadIdx.x) / 32 * kGroup + lane % kGroup;
+    channel = int(threadIdx.x / 32) * kGroup + lane % kGroup;
     first = group() * kStates;
     const int64_t row = (block.first_channel + channel) * in.states;
     const float* A = static_cast<const float*>(in.A) + row;
@@ -31,8 +43,11 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       const bool there = channel < block.channels && first + j < in.states;
       rate[j] = there ? A[first + j] * kLog2e : 0.f;
-      h[j] = there && p.parts == 1 && initial != nullptr ? initial[first + j] : 0.f;
-      if (there && p.parts > 1) h[j] = p.part_states[matrix_at(in, block, block.unit, j)];
+      h[j] = 0;
+      if constexpr (!kEnds) {
+        if (there && p.parts > 1) h[j] = p.part_states[matrix_at(in, block, block.unit, j)];
+        else if (there && initial != nullptr) h[j] = initial[first + j];
+      }
     }
   }
 
@@ -41,17 +56,32 @@ struct LaneStates {
     return (index * in.states + first + j) * in.channels + block.first_channel + channel;
   }
 
-  __device__ void keep(const TiledBlock& block, float* to, int64_t index) const {
-    const ScanInputs& in = block.direction.scan.in;
+  __device__ void keep(const ScanInputs& in, const TiledBlock& block, float* to, int64_t index) const {
     if (channel >= block.channels) return;
 #pragma unroll
     for (int j = 0; j < kStates; ++j)
       if (first + j < in.states) to[matrix_at(in, block, index, j)] = h[j];
   }
 
-  __device__ void end(const TiledBlock& block) const {
-    const ScanInputs& in = block.direction.scan.in;
-    float* to = static_cast<float*>(block.direction.scan.final_state);
+  __device__ void keep_checkpoint(const ScanForward& scan, const TiledBlock& block, int64_t chunk) const {
+    const int64_t first_chunk = first_checkpoint(scan.in.sequences(), block.sequence);
+    keep(scan.in, block, static_cast<float*>(scan.checkpoints), first_chunk + chunk);
+  }
+
+  __device__ void end(const TiledForward& p, const TiledBlock& block) const {
+    if constexpr (kEnds) {
+      const int64_t channels = p.directions[block.direction].scan.in.channels;
+      keep(p.directions[block.direction].scan.in, block, p.part_states, block.unit);
+      if (group() == 0 && channel < block.channels)
+        p.part_deltas[block.unit * channels + block.first_channel + channel] = deltas;
+    } else {
+      if (block.part == p.parts - 1) keep_final(p.directions[block.direction].scan, block);
+    }
+  }
+
+  __device__ void keep_final(const ScanForward& scan, const TiledBlock& block) const {
+    const ScanInputs& in = scan.in;
+    float* to = static_cast<float*>(scan.final_state);
     if (to == nullptr || channel >= block.channels) return;
     to += (block.sequence.index * in.channels + block.first_channel + channel) * in.states + first;
 #pragma unroll
@@ -72,15 +102,20 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       float B[kBatch], C[kBatch];
       read_batch(B_row + j * Shape::kRow, B);
-      read_batch(C_row + j * Shape::kRow, C);
+      if constexpr (!kEnds) read_batch(C_row + j * Shape::kRow, C);
 #pragma unroll
       for (int t = 0; t < kBatch; ++t) {
         h[j] = fmaf(exp2_of(delta[t] * rate[j]), h[j], x[t] * B[t]);
-        y[t] = j == 0 ? h[j] * C[t] : fmaf(h[j], C[t], y[t]);
+        if constexpr (!kEnds) y[t] = j == 0 ? h[j] * C[t] : fmaf(h[j], C[t], y[t]);
       }
     }
-    add_over_lanes(y);
-    write_sums(delta_u, y);
+    if constexpr (kEnds) {
+#pragma unroll
+      for (int t = 0; t < kBatch; ++t) deltas += delta[t];
+    } else {
+      add_over_lanes(y);
+      write_sums(delta_u, y);
+    }
   }
 
   __device__ static __forceinline__ void read_batch(const float* from, float* values) {
@@ -128,11 +163,14 @@ struct LaneStates {
     for (int j = 0; j < kStates; ++j) {
       const int at = (first + j) * Shape::kRow + step;
       h[j] = fmaf(exp2_of(delta * rate[j]), h[j], x * Memory::B()[at]);
-      y = fmaf(h[j], Memory::C()[at], y);
+      if constexpr (!kEnds) y = fmaf(h[j], Memory::C()[at], y);
     }
+    deltas += delta;
+    if constexpr (!kEnds) {
 #pragma unroll
-    for (int distance = kGroup; distance < 32; distance *= 2) y += __shfl_xor_sync(kAll, y, distance);
-    if (group() == 0) *delta_u = y;
+      for (int distance = kGroup; distance < 32; distance *= 2) y += __shfl_xor_sync(kAll, y, distance);
+      if (group() == 0) *delta_u = y;
+    }
   }
 
   __device__ __forceinline__ void advance(int rows) {
@@ -144,55 +182,71 @@ struct LaneStates {
   }
 };
 
-template <class Shape>
-__device__ __forceinline__ void prepare(const TiledScan& direction, const char* stage, const ThreadChannel& channel) {
-  if (direction.scan.in.dtype == DType::bf16) prepare<Shape, DType::bf16>(direction, stage, channel);
-  else if (direction.scan.in.dtype == DType::f16) prepare<Shape, DType::f16>(direction, stage, channel);
-  else prepare<Shape, DType::f32>(direction, stage, channel);
+// Body(type) for the type of the tensors, as a constant.
+template <class Body>
+__device__ __forceinline__ void with_type(DType type, Body body) {
+  if (type == DType::bf16) body(std::integral_constant<DType, DType::bf16>());
+  else if (type == DType::f16) body(std::integral_constant<DType, DType::f16>());
+  else body(std::integral_constant<DType, DType::f32>());
 }
 
 template <class Shape>
-__device__ __forceinline__ void finish(const TiledBlock& block, const char* stage, const ThreadChannel& channel,
-                                       int64_t tile) {
-  const DType dtype = block.direction.scan.in.dtype;
-  if (dtype == DType::bf16) finish<Shape, DType::bf16>(block, stage, channel, tile);
-  else if (dtype == DType::f16) finish<Shape, DType::f16>(block, stage, channel, tile);
-  else finish<Shape, DType::f32>(block, stage, channel, tile);
+__device__ __forceinline__ void start_loading(const TiledForward& p, int tile) {
+  if (p.directions[0].scan.in.dtype == DType::f32) load_tiles<Shape, 4>(p, tile);
+  else load_tiles<Shape, 2>(p, tile);
+  commit_copies();
 }
 
+// Shared memory that all tiles use, and the first tile on its way.
 template <class Shape>
-__global__ void __launch_bounds__(kTiledThreads, 4) scan_tiled(TiledForward p) {
+__device__ __forceinline__ void begin_block(const TiledForward& p) {
   using Memory = TiledMemory<Shape>;
-  const TiledBlock block = TiledBlock::of(p);
-  const ScanForward& scan = block.direction.scan;
-  const ThreadChannel channel = ThreadChannel::of<Shape>(block);
-  LaneStates<Shape> states;
-  states.begin(p, block);
-  const int64_t tiles = (block.end - block.begin + Shape::kSteps - 1) / Shape::kSteps;
-  const int64_t checkpoint = first_checkpoint(scan.in.sequences(), block.sequence) + block.begin / kScanChunk;
-
-  if (threadIdx.x < kTileKinds) Memory::sources()[threadIdx.x] = block.source(int(threadIdx.x));
-  find_positions<Shape>(block, 0);
-  find_positions<Shape>(block, 1);
+  if (threadIdx.x == 0) Memory::block() = TiledBlock::of(p);
   __syncthreads();
-  load_tiles<Shape>(p, block, 0);
+  const TiledScan& direction = p.directions[Memory::block().direction];
+  if (threadIdx.x < kTileKinds)
+    Memory::sources()[threadIdx.x] = Memory::block().source(direction, int(threadIdx.x));
+  read_parameters<Shape>(direction.scan.in);
+  find_positions<Shape>(p, 0);
+  find_positions<Shape>(p, 1);
+  __syncthreads();
+  start_loading<Shape>(p, 0);
+}
+
+template <class Shape, bool kEnds>
+__global__ void __launch_bounds__(kTiledThreads, Shape::kStates == 16 ? 3 : 4) scan_tiled(TiledForward p) {
+  using Memory = TiledMemory<Shape>;
+  begin_block<Shape>(p);
+  const TiledBlock& block = Memory::block();
+  const TiledScan& direction = p.directions[block.direction];
+  if (kEnds && block.part == p.parts - 1) {  // what the last part ends with is found by the second pass
+    wait_for_copies<0>();
+    return;
+  }
+  LaneStates<Shape, kEnds> states;
+  states.begin(p, block);
+  const int tiles = (block.end - block.begin + Shape::kSteps - 1) / Shape::kSteps;
 #pragma unroll 1
-  for (int64_t tile = 0; tile < tiles; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     const char* stage = Memory::stage(tile, p.stage_bytes);
-    const int rows = block.rows(tile, Shape::kSteps);
     wait_for_copies<0>();
     __syncthreads();  // the tile is there, and the one before is done with
-    find_positions<Shape>(block, tile + 2);
-    load_tiles<Shape>(p, block, tile + 1);
-    prepare<Shape>(block.direction, stage, channel);
+    find_positions<Shape>(p, tile + 2);
+    start_loading<Shape>(p, tile + 1);
+    with_type(direction.scan.in.dtype, [&](auto type) {
+      prepare<Shape, type()>(direction, stage);
+      prepare_coefficients<Shape, type()>(direction, stage);
+    });
     __syncthreads();
-    if (scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
-      states.keep(block, static_cast<float*>(scan.checkpoints), checkpoint + tile * Shape::kSteps / kScanChunk);
-    states.advance(rows);
-    __syncthreads();
-    finish<Shape>(block, stage, channel, tile);
+    if (!kEnds && direction.scan.checkpoints != nullptr && tile * Shape::kSteps % kScanChunk == 0)
+      states.keep_checkpoint(direction.scan, block, (block.begin + tile * Shape::kSteps) / kScanChunk);
+    states.advance(block.rows(tile, Shape::kSteps));
+    if constexpr (!kEnds) {
+      __syncthreads();
+      with_type(direction.scan.in.dtype, [&](auto type) { finish<Shape, type()>(direction, stage, tile); });
+    }
   }
-  if (block.part == p.parts - 1) states.end(block);
+  states.end(p, block);
 }
 
 }  // namespace ssm::cuda

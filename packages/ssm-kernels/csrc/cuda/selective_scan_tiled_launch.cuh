@@ -10,7 +10,12 @@ template <class Shape>
 void launch_shape(const TiledLaunch& how, const TiledForward& params) {
   const LaunchShape shape = {grid_of(how.plan.grid), dim3(kTiledThreads),
                              Shape::kStageOffset + 2 * int64_t(params.stage_bytes)};
-  launch(scan_tiled<Shape>, shape, how.call, params);
+  // Time is only split where more lanes per channel would not do.
+  constexpr bool kMostLanesOfAll = Shape::kLanes == kMostLanes || Shape::kStates <= 2;
+  if constexpr (kMostLanesOfAll) {
+    if (how.ends) return launch(scan_tiled<Shape, true>, shape, how.call, params);
+  }
+  launch(scan_tiled<Shape, false>, shape, how.call, params);
 }
 
 template <int kLanes>
