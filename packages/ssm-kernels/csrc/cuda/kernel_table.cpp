@@ -16,18 +16,20 @@ void not_there(const Params&) {
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {
     cuda::selective_scan_forward,
-    not_there,
+    cuda::selective_scan_backward,
     cuda::selective_scan_forward,
-    not_there,
-    not_there,
-    not_there,
+    cuda::selective_scan_backward,
+    cuda::causal_conv1d_forward,
+    cuda::causal_conv1d_backward,
     nullptr,
     cuda::causal_conv1d_update,
     cuda::selective_state_update,
     cuda::selective_state_update,
-    not_there,
-    not_there,
+    cuda::diagonal_scan_forward,
+    cuda::diagonal_scan_backward,
     cuda::selective_scan_directions_forward,
+    cuda::ssd_scan_forward,
+    cuda::ssd_scan_backward,
     /*keep_gil=*/true,
 };
 
