@@ -40,7 +40,7 @@ def expected_sum(scans: list[tuple], names: list[str], columns: int) -> Tensor:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    image=st.tuples(st.sampled_from([1, 3, 7]), st.sampled_from([1, 5, 8])),
+    image=st.tuples(st.sampled_from([1, 3, 7, 37]), st.sampled_from([1, 5, 8])),
     d=st.sampled_from([3, 8, 24]),
     n=st.sampled_from([1, 2, 16]),
     names=st.lists(st.sampled_from(sorted(DIRECTIONS)), min_size=1, max_size=5),

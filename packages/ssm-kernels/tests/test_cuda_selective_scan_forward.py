@@ -244,3 +244,32 @@ def test_aligned_tensors(
     got = native_scan(moved, Mode(columns=columns))
     expected = native_scan(case, Mode(columns=columns))
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("n", "dtype"), [(1, torch.float32), (5, torch.bfloat16), (16, torch.float32)]
+)
+def test_time_in_parts(n: int, dtype: torch.dtype, reverse: bool) -> None:
+    """With few channels, parts of the time run at once; the last is shorter here."""
+    check(make_case((1, 270, 5, n), dtype=dtype), Mode(reverse=reverse), times=5)
+
+
+def test_packed_sequences_in_parts() -> None:
+    lengths, d, n = [130, 0, 3, 257], 4, 2
+    case = make_case((1, sum(lengths), d, n))
+    never = torch.tensor([[-float("inf"), -1.0]])
+    case = replace(
+        case,
+        A=torch.cat([never, case.A[1:]]),
+        delta=case.delta.abs() + 0.1,
+        initial_state=torch.randn(len(lengths), d, n),
+    )
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    y, state, _ = native_scan(case, Mode(), offsets)
+    for k, (first, steps) in enumerate(zip(offsets.tolist(), lengths, strict=False)):
+        alone = part(case, slice(first, first + steps))
+        alone = replace(alone, initial_state=case.initial_state[k : k + 1])
+        expected_y, expected_state = expected_scan(alone, Mode())
+        assert error(y[:, first : first + steps], expected_y) <= 5e-6
+        assert error(state[k : k + 1], expected_state) <= 5e-6
