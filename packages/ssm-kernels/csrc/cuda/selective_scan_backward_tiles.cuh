@@ -19,8 +19,10 @@ struct ShortView {
   __device__ __forceinline__ ShortView(char* data, int64_t stride_l, int64_t stride_d, DType dtype)
       : data(data), stride_l(int32_t(stride_l * size_of(dtype))), stride_d(int32_t(stride_d * size_of(dtype))), dtype(dtype) {}
 
-  __device__ __forceinline__ char* at(int32_t l, int32_t d) const {
-    return data + int64_t(l) * stride_l + int64_t(d) * stride_d;
+  __device__ __forceinline__ char* column(int32_t d) const { return global_address(data, d, stride_d); }
+  template <class Bits>
+  __device__ __forceinline__ Bits* at(char* column, int32_t l) const {
+    return reinterpret_cast<Bits*>(global_address(column, l, stride_l));
   }
 };
 
@@ -128,33 +130,43 @@ struct BackwardTiles {
     }
   }
 
-  template <DType kType>
-  __device__ __forceinline__ void read_as(const char* column, int stride, const BackwardItem& at, float (&v)[kSteps]) const {
-    using Bits = typename Number<kType>::Bits;
+  template <class Bits>
+  __device__ __forceinline__ void load_steps(const ShortView& view, const BackwardItem& at, Bits (&v)[kSteps]) const {
+    char* column = view.column(at.channel);
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-      const Bits* from = reinterpret_cast<const Bits*>(column + int64_t(positions[at.step + t]) * stride);
-      v[t] = Number<kType>::decode(*from);
-    }
+    for (int t = 0; t < kSteps; ++t) v[t] = *view.at<Bits>(column, positions[at.step + t]);
   }
 
-  template <DType kType>
-  __device__ __forceinline__ void write_as(char* column, int stride, const BackwardItem& at, const float (&v)[kSteps]) const {
-    using Bits = typename Number<kType>::Bits;
+  template <class Bits>
+  __device__ __forceinline__ void store_steps(const ShortView& view, const BackwardItem& at, const Bits (&v)[kSteps]) const {
+    char* column = view.column(at.channel);
+    if (at.steps >= kSteps) {
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t)
-      if (t < at.steps)
-        *reinterpret_cast<Bits*>(column + int64_t(positions[at.step + t]) * stride) = Number<kType>::encode(v[t]);
+      for (int t = 0; t < kSteps; ++t) *view.at<Bits>(column, positions[at.step + t]) = v[t];
+    } else {
+#pragma unroll
+      for (int t = 0; t < kSteps - 1; ++t)
+        if (t < at.steps) *view.at<Bits>(column, positions[at.step + t]) = v[t];
+    }
   }
 
   // Zeros for steps that do not exist.
   __device__ __forceinline__ void read(Tensor which, const BackwardItem& at, float (&v)[kSteps]) const {
     if (at.steps > 0) {
       const ShortView view = block.views[which];
-      const char* column = view.at(0, at.channel);
-      if (view.dtype == DType::bf16) read_as<DType::bf16>(column, view.stride_l, at, v);
-      else if (view.dtype == DType::f16) read_as<DType::f16>(column, view.stride_l, at, v);
-      else read_as<DType::f32>(column, view.stride_l, at, v);
+      if (view.dtype == DType::f32) {
+        load_steps(view, at, v);
+      } else {
+        uint16_t bits[kSteps];
+        load_steps(view, at, bits);
+        if (view.dtype == DType::bf16) {
+#pragma unroll
+          for (int t = 0; t < kSteps; ++t) v[t] = decode_bf16(bits[t]);
+        } else {
+#pragma unroll
+          for (int t = 0; t < kSteps; ++t) v[t] = decode_f16(bits[t]);
+        }
+      }
     }
     if (at.steps < kSteps) {
 #pragma unroll
@@ -164,16 +176,22 @@ struct BackwardTiles {
 
   __device__ __forceinline__ void write(Tensor which, const BackwardItem& at, bool add, float (&v)[kSteps]) const {
     const ShortView view = block.views[which];
-    char* column = view.at(0, at.channel);
     if (add) {
       float there[kSteps];
       read(which, at, there);
 #pragma unroll
       for (int t = 0; t < kSteps; ++t) v[t] += there[t];
     }
-    if (view.dtype == DType::bf16) write_as<DType::bf16>(column, view.stride_l, at, v);
-    else if (view.dtype == DType::f16) write_as<DType::f16>(column, view.stride_l, at, v);
-    else write_as<DType::f32>(column, view.stride_l, at, v);
+    if (view.dtype == DType::f32) return store_steps(view, at, v);
+    uint16_t bits[kSteps];
+    if (view.dtype == DType::bf16) {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) bits[t] = encode_bf16(v[t]);
+    } else {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) bits[t] = encode_f16(v[t]);
+    }
+    store_steps(view, at, bits);
   }
 
   static __device__ __forceinline__ void put(float* tile, const BackwardItem& at, const float (&v)[kSteps]) {
@@ -246,12 +264,11 @@ struct BackwardTiles {
   __device__ __forceinline__ void read_coefficient_as(const ShortView& view, int count, float* tile) const {
     constexpr int kTogether = kThreads / kStates;  // steps that are read together
     const int n = int(threadIdx.x) % kStates, first = int(threadIdx.x) / kStates;
-    const char* column = view.at(0, n < in.states ? n : 0);
+    char* column = view.column(n < in.states ? n : 0);
 #pragma unroll
     for (int step = 0; step < kChunk; step += kTogether) {
-      const auto* from = reinterpret_cast<const typename Number<kType>::Bits*>(
-          column + int64_t(positions[step + first]) * view.stride_l);
-      const float value = Number<kType>::decode(*from);
+      const float value =
+          Number<kType>::decode(*view.at<typename Number<kType>::Bits>(column, positions[step + first]));
       tile[n * kPitch + step + first] = n < in.states && step + first < count ? value : 0.f;
     }
   }
