@@ -28,6 +28,7 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     cuda::selective_scan_directions_forward,
+    cuda::selective_scan_directions_backward,
     /*keep_gil=*/true,
 };
 
