@@ -126,9 +126,12 @@ __device__ inline void fill_times(SsdTimes<typename Number<T>::Compute>& times, 
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     before += part[i];
+    part[i] = before;
     times.high[2 * lane + i] = Compute(before);
-    times.low[2 * lane + i] = Compute(before - double(Compute(before)));
   }
+  __syncwarp();  // and read again: GCC 12 takes double(float(x)) for x where it works on two at a time
+#pragma unroll
+  for (int i = 0; i < 2; ++i) times.low[2 * lane + i] = Compute(part[i] - double(times.high[2 * lane + i]));
 }
 
 // Steps of a chunk of one head or group: element (step, column), 0 outside.

@@ -26,7 +26,7 @@ __device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Com
   add_product<Multiply, false, false>(
       sums, steps, staged, [&](int i, int k) { return rows(k, tile.first_p + i); },
       [&](int j, int k) { return k < steps ? columns(k, tile.first_n + j) * weight(k) : Compute(0); });
-  each_element(sums, [&](int i, int j, Compute& sum) {
+  each_row(sums, staged, [&](int i, int j, Compute sum) {
     const int64_t row = tile.first_p + i, column = tile.first_n + j;
     if (state.has(row, column)) state.data[row * state.states + column] = sum;
   });
