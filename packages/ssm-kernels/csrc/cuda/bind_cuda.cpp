@@ -31,4 +31,5 @@ PYBIND11_MODULE(SSM_MODULE, module) {
 #endif
   ssm::bind_operators(module);
   ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_ssd_plan(module);
 }

@@ -6,5 +6,6 @@
 namespace ssm::cuda {
 
 void bind_update_plans(pybind11::module_& module);
+void bind_ssd_plan(pybind11::module_& module);
 
 }  // namespace ssm::cuda

@@ -7,7 +7,7 @@ namespace ssm::cuda {
 
 // blockIdx.x is the chunk and group, blockIdx.y the tile of states.  OfB: the gradient of B, else that of C.
 template <DType T, bool OfB>
-__global__ void __launch_bounds__(kTileThreads) ssd_gradient_groups(SsdBackwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_gradient_groups(SsdBackwardCall p) {
   using Compute = typename Number<T>::Compute;
   using Multiply = typename Multiplies<T>::Computed;
   const SsdInputs& in = p.call.in;

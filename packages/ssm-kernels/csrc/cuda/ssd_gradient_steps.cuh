@@ -201,7 +201,7 @@ struct SsdGradientBlock {
 
 // blockIdx.x is the chunk and head.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_gradient_steps(SsdBackwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_gradient_steps(SsdBackwardCall p) {
   using Compute = typename Number<T>::Compute;
   const SsdInputs& in = p.call.in;
   const SsdGradientBlock<T> block(p, blockIdx.x / in.heads, blockIdx.x % in.heads, chunk_at(in, blockIdx.x / in.heads));

@@ -94,6 +94,10 @@ struct Multiplies<DType::f16> {
   using Computed = MultiplyTf32<false>;
 };
 
+// Blocks that a multiprocessor must have room for.  Named, since the compiler else spills to make room for one more.
+template <DType T>
+constexpr int kTileBlocks = T == DType::f64 ? 2 : 3;
+
 // Of add_product (of the larger cells) and each_row.
 template <class Compute>
 SSM_HOST_DEVICE constexpr int64_t staged_bytes() {
@@ -149,7 +153,7 @@ __device__ __forceinline__ void each_row(const Sums<Compute>& sums, char* memory
 template <class Multiply, bool AlongDepth, class Element>
 __device__ __forceinline__ void stage(typename Multiply::Cell* staged, int first, const Element& element) {
   constexpr int kCells = kStagedDepth / Multiply::kPerCell;
-#pragma unroll 4
+#pragma unroll 2
   for (int e = int(threadIdx.x); e < kCells * kTile; e += kTileThreads) {
     const int cell = AlongDepth ? e % kCells : e / kTile, index = AlongDepth ? e / kCells : e % kTile;
     const int k = first + cell * Multiply::kPerCell;

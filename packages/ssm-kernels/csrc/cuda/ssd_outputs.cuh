@@ -25,7 +25,7 @@ __device__ __forceinline__ void fill_weights(Compute* weights, const SsdTimes<Co
 
 // blockIdx.x is the chunk and head, blockIdx.y the tile of channels.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_outputs(SsdForwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_outputs(SsdForwardCall p) {
   using Compute = typename Number<T>::Compute;
   using Multiply = typename Multiplies<T>::Computed;
   const SsdInputs& in = p.call.in;
