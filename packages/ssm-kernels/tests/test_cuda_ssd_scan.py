@@ -106,9 +106,7 @@ def test_numbers_that_are_not_finite_stay_in_their_sequence(simulated: None) -> 
             4, 1, 1
         )
     cotangents = torch.ones(1, 12, 2, 3), torch.ones(3, 2, 3, 5)
-    got = run(
-        ssd_scan, leaves, cotangents, cu_seqlens=torch.tensor([0, 4, 8, 12]), backend="cpu"
-    )
+    got = run(ssd_scan, leaves, cotangents, cu_seqlens=torch.tensor([0, 4, 8, 12]), backend="cpu")
     for name in ("y", *(f"gradient of {k}" for k in ("x", "dt", "B", "C"))):
         assert got[name][:, [0, 1, 2, 3, 8, 9, 10, 11]].isfinite().all(), name
     assert got["final state"][[0, 2]].isfinite().all()
@@ -129,7 +127,12 @@ def test_large_step_sizes_do_not_cost_digits(simulated: None) -> None:
 def test_offsets_are_confined(simulated: None) -> None:
     """Nonsense that nobody has read is not read past the tensors: the guards of the simulator watch."""
     module = native_extension._on_host
-    x, dt, A, B = torch.randn(1, 70, 1, 2), torch.rand(1, 70, 1), -torch.ones(1), torch.ones(1, 70, 1, 1)
+    x, dt, A, B = (
+        torch.randn(1, 70, 1, 2),
+        torch.rand(1, 70, 1),
+        -torch.ones(1),
+        torch.ones(1, 70, 1, 1),
+    )
     offsets = torch.tensor([50, -7, 900, 3, 1 << 60])
     y, final = torch.zeros_like(x), torch.zeros(4, 1, 2, 1)
     inputs = module.SsdInputs()

@@ -124,7 +124,9 @@ struct SsdGradientBlock {
   // to a later one, or the state after it, leads through it.  `through`: from state to state.
   __device__ __forceinline__ Compute of_decay(int k, Compute through) const {
     Compute sum = through;
+#pragma unroll 2
     for (int i = k; i < kSsdChunk; ++i) sum += memory.weights[i * kTileRow + k] + memory.from_before[i];
+#pragma unroll 2
     for (int j = 0; j < k; ++j) sum += memory.to_after[j] * memory.times.step[j];
     return sum;
   }
@@ -143,6 +145,7 @@ struct SsdGradientBlock {
     if (threadIdx.x < kSsdChunk) {
       Compute* row = memory.weights + threadIdx.x * kTileRow;
       Compute before = 0;
+#pragma unroll 4
       for (int j = 0; j < kSsdChunk; ++j) {
         const Compute here = row[j];
         row[j] = before;
@@ -156,6 +159,7 @@ struct SsdGradientBlock {
   __device__ __forceinline__ void steps() const {
     const SsdState<Compute> state(p.states, in, place, head), grad_state(p.grad_states, in, place, head);
     Compute product = 0;
+#pragma unroll 2
     for (int64_t i = threadIdx.x; i < in.channels * in.states; i += kTileThreads)
       product += state.data[i] * grad_state.data[i];
     const Compute through = block_sum(product, memory.per_warp) * memory.times.whole();
@@ -176,6 +180,7 @@ struct SsdGradientBlock {
     if (k >= 2) return;
     const Compute* terms = k == 0 ? memory.of_log : memory.of_raw;
     Compute sum = 0;
+#pragma unroll 4
     for (int i = 0; i < kSsdChunk; ++i) sum += terms[i];
     reinterpret_cast<Compute*>(k == 0 ? p.grad_A : p.grad_dt_bias)[place * in.heads + head] = sum;
   }
@@ -189,6 +194,7 @@ struct SsdGradientBlock {
     Compute total = 0;
     for (int64_t c = threadIdx.x; c < in.channels; c += kTileThreads) {
       Compute sum = 0;
+#pragma unroll 2
       for (int k = 0; k < chunk.steps; ++k) sum += grad_y(k, c) * x(k, c);
       if (in.D_per_channel) out[(place * in.heads + head) * in.channels + c] = sum;
       total += sum;

@@ -143,7 +143,7 @@ __device__ __forceinline__ void each_row(const Sums<Compute>& sums, char* memory
   const int first = int(threadIdx.x) / 32 * 16;
 #pragma unroll 1
   for (int row = first; row < first + 16; ++row)
-#pragma unroll
+#pragma unroll 1
     for (int column = int(threadIdx.x) % 32; column < kTile; column += 32)
       work(row, column, rows[row * kTileRow + column]);
   __syncwarp();
