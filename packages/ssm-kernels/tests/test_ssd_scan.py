@@ -157,9 +157,7 @@ def test_carried_state_joins_the_pieces(backend: str, reverse: bool, cut: int, c
 @pytest.mark.parametrize("backend", BACKENDS)
 @examples
 @given(lengths=st.lists(st.sampled_from([0, 1, 5, 64, 70]), max_size=5), case=cases())
-def test_packed_sequences_are_separate_calls(
-    backend: str, lengths: list[int], case: Case
-) -> None:
+def test_packed_sequences_are_separate_calls(backend: str, lengths: list[int], case: Case) -> None:
     case = replace(case, b=1, l=sum(lengths), carry=False)
     leaves = case.leaves(torch.float64)
     count = len(lengths)

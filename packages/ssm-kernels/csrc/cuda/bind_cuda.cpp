@@ -34,4 +34,5 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   ssm::cuda::bind_selective_scan_forward_plan(module);
   ssm::cuda::bind_update_plans(module);
   ssm::cuda::bind_diagonal_scan_plan(module);
+  ssm::cuda::bind_ssd_plan(module);
 }

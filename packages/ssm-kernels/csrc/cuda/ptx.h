@@ -117,17 +117,18 @@ __device__ __forceinline__ void wait_for_copies() {
 template <int Depth, class Decode>
 inline void multiply_exchanged(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Decode decode) {
   constexpr int kPerRegister = Depth / 8, kHalf = Depth / 2;
-  uint32_t left[32][4], right[32][2];
-  const char* places = simulator::exchange(~0u, a, 16);
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(left[lane], places + 16 * lane, 16);
-  places = simulator::exchange(~0u, b, 8);
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(right[lane], places + 16 * lane, 8);
   const int q = simulator::lane() / 4, r = simulator::lane() % 4;
+  uint32_t left[4][4], right[2][4][2];  // of the lanes that hold this lane's rows and columns
+  const char* places = simulator::exchange(~0u, a, 16);
+  for (int owner = 0; owner < 4; ++owner) std::memcpy(left[owner], places + 16 * (4 * q + owner), 16);
+  places = simulator::exchange(~0u, b, 8);
+  for (int column = 0; column < 2; ++column)
+    for (int owner = 0; owner < 4; ++owner)
+      std::memcpy(right[column][owner], places + 16 * (4 * (2 * r + column) + owner), 8);
   for (int i = 0; i < 4; ++i) {
-    const int row = q, column = 2 * r + (i & 1), lower = i >> 1;
     for (int k = 0; k < Depth; ++k) {
       const int half = k / kHalf, owner = k % kHalf / kPerRegister, part = k % kPerRegister;
-      sums[i] += decode(left[4 * row + owner][2 * half + lower], part) * decode(right[4 * column + owner][half], part);
+      sums[i] += decode(left[owner][2 * half + (i >> 1)], part) * decode(right[i & 1][owner][half], part);
     }
   }
 }

@@ -26,7 +26,7 @@ __device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Com
   add_product<Multiply, false, false>(
       sums, steps, staged, [&](int i, int k) { return rows(k, tile.first_p + i); },
       [&](int j, int k) { return k < steps ? columns(k, tile.first_n + j) * weight(k) : Compute(0); });
-  each_element(sums, [&](int i, int j, Compute& sum) {
+  each_row(sums, staged, [&](int i, int j, Compute sum) {
     const int64_t row = tile.first_p + i, column = tile.first_n + j;
     if (state.has(row, column)) state.data[row * state.states + column] = sum;
   });
@@ -34,7 +34,7 @@ __device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Com
 
 // What a chunk adds to the state: the sum of to_end step x B^T.  Also the chunk's decay.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_chunk_states(SsdForwardCall p) {
   using Compute = typename Number<T>::Compute;
   const SsdInputs& in = p.call.in;
   const SsdStateTile tile(in);
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall 
 
 // What a chunk adds to the gradient of the state before it: the sum of since_start grad_y C^T.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_chunk_grad_states(SsdBackwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_chunk_grad_states(SsdBackwardCall p) {
   using Compute = typename Number<T>::Compute;
   const SsdInputs& in = p.call.in;
   const SsdStateTile tile(in);
@@ -88,7 +88,8 @@ __global__ void __launch_bounds__(kSsdCarryThreads) ssd_carry_states(SsdCarry p)
   if (index >= size) return;
   const int64_t head = sequence_and_head % in.heads;
   const Sequences sequences = in.sequences();
-  const SsdChunks chunks = chunks_of(sequences, sequence_at(sequences, sequence_and_head / in.heads));
+  const SsdSequenceChunks chunks =
+      ssd_chunks_of(sequence_at(sequences, sequence_and_head / in.heads), sequences.packed());
 
   Compute state = p.begin == nullptr ? 0 : reinterpret_cast<const Compute*>(p.begin)[sequence_and_head * size + index];
   const int64_t direction = p.backwards ? -1 : 1;

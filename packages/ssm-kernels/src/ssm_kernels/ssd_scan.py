@@ -135,9 +135,9 @@ def _reference(
     inputs: SsdInputs, cu_seqlens: Tensor | None, options: SsdOptions
 ) -> tuple[Tensor, Tensor]:
     def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
-        *others, initial_state = tensors
+        x, dt, A, B, C, D, z, dt_bias, initial_state = tensors
         result = ssd_scan_reference(
-            *others,
+            *(x, dt, A, B, C, D, z, dt_bias),
             options.dt_softplus,
             dt_limit=(options.dt_min, options.dt_max),
             initial_state=initial_state,

@@ -97,8 +97,7 @@ def _launch_forward(*arguments: Any) -> Results:
 
 def _launch_backward(*arguments: Any) -> Results:
     """Return one gradient per entry of `SsdInputs`."""
-    *arguments, need_state_grad = arguments
-    options = SsdOptions(*arguments[_N_INPUTS + 3 :])
+    options, need_state_grad = SsdOptions(*arguments[_N_INPUTS + 3 : -1]), arguments[-1]
     *grads_and_inputs, cu_seqlens = arguments[: _N_INPUTS + 3]
     lengths, offsets = _sequences(cu_seqlens, grads_and_inputs[0])
     if _in_pytorch(grads_and_inputs[0]):
