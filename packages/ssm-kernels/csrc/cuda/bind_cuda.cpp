@@ -30,6 +30,9 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   module.def("set_backwards", &ssm::simulator::set_backwards);
 #endif
   ssm::bind_operators(module);
+  ssm::cuda::bind_causal_conv1d_plan(module);
+  ssm::cuda::bind_selective_scan_forward_plan(module);
   ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_diagonal_scan_plan(module);
   ssm::cuda::bind_ssd_plan(module);
 }

@@ -90,6 +90,14 @@ __device__ __forceinline__ F silu_slope(F x) {
   return s.value * (F(1) + x * s.complement);
 }
 
+// Of numbers that 16 bits were enough for, or to be rounded to 16 bits: a relative error of |x| units in the last place.
+__device__ __forceinline__ float rough_softplus(float x) {
+  return (x < 0.f ? 0.f : x) + log1p_of_small(exp2_approx(-fabsf(x) * kLog2e));
+}
+__device__ __forceinline__ float rough_silu(float x) {
+  return x * reciprocal_approx(1.f + exp2_approx(-kLog2e * x));
+}
+
 template <class F>
 struct SinCos {
   F sin, cos;

@@ -34,6 +34,15 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 #endif
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it inside a loop stays there, instead of
+// filling the registers from before the loop on.
+__device__ __forceinline__ int64_t opaque(int64_t x) {
+#ifdef __CUDACC__
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
 // The number rounded to TF32's 10 bits of mantissa, to the nearest.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef __CUDACC__
