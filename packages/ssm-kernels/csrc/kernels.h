@@ -28,6 +28,9 @@ struct KernelTable {
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
   // the other is as fast.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
+  // Their gradients.  All have the same z, and its gradient is that of the first; where a direction adds to the gradient
+  // of u, u and its gradient are those of the first, too.
+  void (*selective_scan_directions_backward)(const ScanBackward*, int64_t count) = nullptr;
   // Of CUDA alone: on the CPU it is products of matrices, which torch has.
   void (*ssd_scan_forward)(const SsdForward&) = nullptr;
   void (*ssd_scan_backward)(const SsdBackward&) = nullptr;

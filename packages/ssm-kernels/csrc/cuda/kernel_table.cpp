@@ -28,6 +28,7 @@ const KernelTable kernel_table = {
     cuda::diagonal_scan_forward,
     cuda::diagonal_scan_backward,
     cuda::selective_scan_directions_forward,
+    cuda::selective_scan_directions_backward,
     cuda::ssd_scan_forward,
     cuda::ssd_scan_backward,
     /*keep_gil=*/true,

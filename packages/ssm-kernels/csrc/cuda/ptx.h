@@ -43,6 +43,19 @@ __device__ __forceinline__ int64_t opaque(int64_t x) {
   return x;
 }
 
+// base + a b, an address in global memory, in one instruction.  The compiler would spend three, and not know what memory
+// it is where `base` was itself read from memory.
+__device__ __forceinline__ char* global_address(char* base, int32_t a, int32_t b) {
+#ifdef __CUDACC__
+  char* address;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(address) : "r"(a), "r"(b), "l"(base));
+  __builtin_assume(__isGlobal(address));
+  return address;
+#else
+  return base + int64_t(a) * b;
+#endif
+}
+
 // The number rounded to TF32's 10 bits of mantissa, to the nearest.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef __CUDACC__

@@ -21,7 +21,11 @@ from .native_scan import (
     selective_scan_backward,
     selective_scan_forward,
 )
-from .native_scan_directions import selective_scan_directions_forward
+from .native_scan_directions import (
+    adds_up_in_any_type,
+    selective_scan_directions_backward,
+    selective_scan_directions_forward,
+)
 from .native_state_update import selective_state_update
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "ScanGradients",
     "ScanMode",
     "ScanTensors",
+    "adds_up_in_any_type",
     "available_isas",
     "build_info",
     "causal_conv1d_backward",
@@ -43,6 +48,7 @@ __all__ = [
     "isa",
     "machine_limits",
     "selective_scan_backward",
+    "selective_scan_directions_backward",
     "selective_scan_directions_forward",
     "selective_scan_forward",
     "selective_state_update",
