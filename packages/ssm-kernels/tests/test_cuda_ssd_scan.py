@@ -122,7 +122,7 @@ def test_large_step_sizes_do_not_cost_digits(simulated: None) -> None:
 
 
 def test_offsets_are_confined(simulated: None) -> None:
-    """Nonsense that nobody has read is not read past the tensors: the guards of the simulator watch."""
+    """Nonsense that nobody has looked at leads nowhere outside the tensors."""
     x, dt = torch.randn(1, 70, 1, 2), torch.rand(1, 70, 1)
     A, B = -torch.ones(1), torch.ones(1, 70, 1, 1)
     module = native_extension.module_for(x)
