@@ -105,5 +105,5 @@ def test_whatever_the_offsets_no_place_is_out_of_the_workspace(offsets: list[int
         first = min(offsets[i], l)
         steps = max(first, min(offsets[i + 1], l)) - first
         place, chunks = simulated.ssd_sequence_chunks(first, steps, i, True)
-        assert 0 <= place
+        assert place >= 0
         assert place + chunks <= plan["chunks"]

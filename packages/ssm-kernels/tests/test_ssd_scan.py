@@ -291,5 +291,5 @@ def test_wrong_options_and_types_are_named() -> None:
         ssd_scan(**tensors, dt_limit=(1.0, 0.5))
     with pytest.raises(ArgumentError, match="chunk_size is 0"):
         ssd_scan(**tensors, chunk_size=0)
-    with pytest.raises(DTypeError, match="A has dtype torch.complex64"):
+    with pytest.raises(DTypeError, match=r"A has dtype torch\.complex64"):
         ssd_scan(**{**tensors, "A": tensors["A"].to(torch.complex64)})

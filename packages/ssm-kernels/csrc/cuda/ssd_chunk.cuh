@@ -4,19 +4,10 @@
 #include "cuda/functions.cuh"
 #include "cuda/ssd_matrix.cuh"
 #include "cuda/ssd_plan.h"
+#include "cuda/ssd_states.h"
 #include "cuda/time_order.h"
 
 namespace ssm::cuda {
-
-// The kernels' copy of a call: that of the forward pass, or of the backward pass, and addresses in the workspace.
-struct SsdForwardCall {
-  SsdForward call;
-  char *states, *decays;
-};
-struct SsdBackwardCall {
-  SsdBackward call;
-  char *states, *grad_states, *decays, *grad_A, *grad_dt_bias, *grad_D;
-};
 
 // Step k of a chunk, in the order of time, is the step position(k) of the tensors.
 struct SsdChunk {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/ssd_chunk.cuh"
+#include "cuda/ssd_states.h"
 
 namespace ssm::cuda {
 
@@ -67,17 +68,6 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_chunk_grad_s
                                                chunk.steps, shared_memory() + sizeof(times), grad_y, C,
                                                [&](int k) { return times.since_start(k); });
 }
-
-// One launch carries all states of a call through their chunks, forwards or backwards in time.
-struct SsdCarry {
-  SsdInputs in;
-  int64_t blocks;      // of a sequence and head
-  char* states;        // (chunks, h, p, n): what is added, replaced by what was there before
-  const char* decays;  // (chunks, h)
-  const char* begin;   // (sequences, h, p, n) or nullptr for zeros
-  char* end;           // (sequences, h, p, n) or nullptr
-  bool backwards;
-};
 
 template <class Compute>
 __global__ void __launch_bounds__(kSsdCarryThreads) ssd_carry_states(SsdCarry p) {

@@ -117,7 +117,7 @@ def backward(
 
 
 class Inputs(NamedTuple):
-    """Of some chunks: (c, q, h, p), (c, q, g, n) twice, (c, h, p, n), and gradients of two of them."""
+    """Of some chunks: (c, q, h, p), (c, q, g, n) twice, (c, h, p, n), and two gradients."""
 
     X: Tensor
     B: Tensor
@@ -128,7 +128,7 @@ class Inputs(NamedTuple):
 
 
 def _part(inputs: Inputs, times: Times) -> tuple[Tensor, ...]:
-    """Gradients of x, B, C (c, q, ...), and of the step sizes and logarithms of decays (c, h, q)."""
+    """Gradients of x, B, C (c, q, ...), and of step sizes and logarithms of decays (c, h, q)."""
     X, B, C, states, g_y, g_states = inputs
     h = X.shape[2]
     L = decays(times.log)

@@ -38,8 +38,8 @@ def ssd_scan(
 
     One state S (p, n) per head, whose decay is one number per step: the selective scan with A
     constant over p and n. That lets a chunk of steps be computed with products of matrices.
-    `step` is `dt`, plus `dt_bias`, through a softplus if `dt_softplus`, then confined to `dt_limit`.
-    With a gate, y[t] is multiplied by silu(z[t]), the skip D x included.
+    `step` is `dt`, plus `dt_bias`, through a softplus if `dt_softplus`, then confined to
+    `dt_limit`. With a gate, y[t] is multiplied by silu(z[t]), the skip D x included.
 
     Args:
         x: (b, l, h, p) input: float32, float64, bfloat16 or float16, any strides.
