@@ -11,12 +11,14 @@ void bind_operators(py::module_& module) {
       .def(py::init([](int32_t device, int64_t stream, py::handle allocator) {
              return CudaCall{device, pointer<void>(stream), allocator.ptr()};
            }),
-           "allocator: called with a number of bytes, returns an address; it must outlive the call");
+           py::keep_alive<1, 4>(), "allocator: called with a number of bytes, returns an address");
   bind_selective_scan(module);
   bind_causal_conv1d(module);
   bind_causal_conv1d_update(module);
   bind_selective_state_update(module);
   bind_diagonal_scan(module);
+  bind_log_vandermonde(module);
+  bind_cauchy(module);
 }
 
 }  // namespace ssm

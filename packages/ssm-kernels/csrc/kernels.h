@@ -4,8 +4,10 @@
 
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
+#include "cauchy_params.h"
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
+#include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 
@@ -24,6 +26,10 @@ struct KernelTable {
   void (*selective_state_update_complex)(const StateUpdate&);
   void (*diagonal_scan_forward)(const DiagonalForward&);
   void (*diagonal_scan_backward)(const DiagonalBackward&);
+  void (*log_vandermonde_forward)(const VandermondeForward&);
+  void (*log_vandermonde_backward)(const VandermondeBackward&);
+  void (*cauchy_forward)(const CauchyForward&);
+  void (*cauchy_backward)(const CauchyBackward&);
   bool keep_gil = false;  // kernels that ask Python for scratch memory, and return before they are done
 };
 

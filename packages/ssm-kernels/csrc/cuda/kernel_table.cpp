@@ -27,6 +27,10 @@ const KernelTable kernel_table = {
     not_there,
     not_there,
     not_there,
+    not_there,
+    not_there,
+    not_there,
+    not_there,
     /*keep_gil=*/true,
 };
 

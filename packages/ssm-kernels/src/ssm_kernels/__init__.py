@@ -10,6 +10,7 @@ from importlib.metadata import version
 from .backends import Backend, SsmKernelsWarning
 from .causal_conv1d import causal_conv1d
 from .causal_conv1d_update import causal_conv1d_update
+from .cauchy import cauchy
 from .diagonal_scan import diagonal_scan
 from .errors import (
     ArgumentError,
@@ -19,10 +20,13 @@ from .errors import (
     ShapeError,
     SsmError,
 )
+from .log_vandermonde import log_vandermonde
 from .reference import (
     causal_conv1d_reference,
     causal_conv1d_update_reference,
+    cauchy_reference,
     diagonal_scan_reference,
+    log_vandermonde_reference,
     selective_scan_directions_reference,
     selective_scan_reference,
     selective_state_update_reference,
@@ -46,8 +50,12 @@ __all__ = [
     "causal_conv1d_reference",
     "causal_conv1d_update",
     "causal_conv1d_update_reference",
+    "cauchy",
+    "cauchy_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
+    "log_vandermonde",
+    "log_vandermonde_reference",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",

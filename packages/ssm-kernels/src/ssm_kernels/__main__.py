@@ -18,7 +18,7 @@ from .backends import (
 )
 from .errors import BackendError
 
-OPERATORS = ("selective_scan", "causal_conv1d", "diagonal_scan")
+OPERATORS = ("selective_scan", "causal_conv1d", "diagonal_scan", "log_vandermonde", "cauchy")
 
 
 def report() -> str:
