@@ -20,9 +20,7 @@ void set_tensors(CauchyInputs& in, int64_t v, int64_t z, int64_t w, bool z_per_r
   in.v = pointer<void>(v), in.z = pointer<void>(z), in.w = pointer<void>(w), in.z_per_row = z_per_row;
 }
 
-void set_mode(CauchyInputs& in, int num_threads, const CudaCall& cuda) {
-  in.num_threads = num_threads, in.cuda = cuda;
-}
+void set_mode(CauchyInputs& in, int num_threads) { in.num_threads = num_threads; }
 
 void forward(const CauchyInputs& in, int64_t R) {
   const KernelTable& kernels = active_kernels();
@@ -45,7 +43,8 @@ void bind_cauchy(py::module_& module) {
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_tensors", &set_tensors)
-      .def("set_mode", &set_mode, py::keep_alive<1, 3>());
+      .def("set_mode", &set_mode)
+      .def("set_cuda", &set_cuda<CauchyInputs>, py::keep_alive<1, 2>());
   module.def("cauchy_forward", &forward);
   module.def("cauchy_backward", &backward);
 }

@@ -66,7 +66,7 @@ void bind_causal_conv1d(py::module_& module) {
       .def("set_tensors", &set_tensors)
       .def("set_packing", &set_packing)
       .def("set_mode", &set_mode)
-      .def_readwrite("cuda", &ConvInputs::cuda);
+      .def("set_cuda", &set_cuda<ConvInputs>, py::keep_alive<1, 2>());
   module.def("causal_conv1d_forward", &forward);
   module.def("causal_conv1d_backward", &backward);
 }

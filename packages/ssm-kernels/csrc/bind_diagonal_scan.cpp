@@ -71,7 +71,7 @@ void bind_diagonal_scan(py::module_& module) {
       .def("set_a", &set_a)
       .def("set_packing", &set_packing)
       .def("set_mode", &set_mode)
-      .def_readwrite("cuda", &DiagonalInputs::cuda);
+      .def("set_cuda", &set_cuda<DiagonalInputs>, py::keep_alive<1, 2>());
   module.def("diagonal_scan_forward", &forward);
   module.def("diagonal_scan_backward", &backward);
 }

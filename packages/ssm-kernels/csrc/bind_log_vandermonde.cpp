@@ -20,9 +20,7 @@ void set_tensors(VandermondeInputs& in, int64_t v, int64_t x) {
   in.v = pointer<void>(v), in.x = pointer<void>(x);
 }
 
-void set_mode(VandermondeInputs& in, int num_threads, const CudaCall& cuda) {
-  in.num_threads = num_threads, in.cuda = cuda;
-}
+void set_mode(VandermondeInputs& in, int num_threads) { in.num_threads = num_threads; }
 
 void forward(const VandermondeInputs& in, int64_t K) {
   const KernelTable& kernels = active_kernels();
@@ -44,7 +42,8 @@ void bind_log_vandermonde(py::module_& module) {
       .def(py::init<>())
       .def("set_sizes", &set_sizes)
       .def("set_tensors", &set_tensors)
-      .def("set_mode", &set_mode, py::keep_alive<1, 3>());
+      .def("set_mode", &set_mode)
+      .def("set_cuda", &set_cuda<VandermondeInputs>, py::keep_alive<1, 2>());
   module.def("log_vandermonde_forward", &forward);
   module.def("log_vandermonde_backward", &backward);
 }

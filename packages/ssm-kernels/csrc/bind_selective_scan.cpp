@@ -59,6 +59,20 @@ void forward(const ScanInputs& in, const Ref3& y, bool add_to_y, int64_t final_s
   (in.complex_A ? kernels.selective_scan_complex_forward : kernels.selective_scan_forward)(params);
 }
 
+// checkpoints: one address per direction, 0 where not wanted.
+void directions_forward(const std::vector<ScanInputs>& inputs, const Ref3& y, const std::vector<int64_t>& checkpoints) {
+  if (inputs.empty() || checkpoints.size() != inputs.size()) throw std::invalid_argument("one address per direction");
+  std::vector<ScanForward> directions(inputs.size());
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    directions[k].in = inputs[k], directions[k].y = view(y);
+    directions[k].checkpoints = pointer<void>(checkpoints[k]);
+  }
+  const KernelTable& kernels = active_kernels();
+  if (kernels.selective_scan_directions_forward == nullptr) throw std::invalid_argument("call the scans one by one");
+  const WithoutGil without_gil(kernels);
+  kernels.selective_scan_directions_forward(directions.data(), static_cast<int64_t>(directions.size()));
+}
+
 // add: to the gradients of u and z instead of overwriting them.
 // grads: addresses of the gradients of A, D, delta_bias and initial_state, 0 where not wanted.
 void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state, int64_t checkpoints,
@@ -94,10 +108,13 @@ void bind_selective_scan(py::module_& module) {
       .def("set_parameters", &set_parameters)
       .def("set_packing", &set_packing)
       .def("set_mode", &set_mode)
-      .def_readwrite("cuda", &ScanInputs::cuda);
+      .def("set_cuda", &set_cuda<ScanInputs>, py::keep_alive<1, 2>());
   module.def("scan_chunks", [](const ScanInputs& in) { return scan_chunks(in.sequences()); });
   module.def("selective_scan_forward", &forward);
   module.def("selective_scan_backward", &backward);
+  module.def("scans_directions_together",
+             [] { return active_kernels().selective_scan_directions_forward != nullptr; });
+  module.def("selective_scan_directions_forward", &directions_forward);
 }
 
 }  // namespace ssm

@@ -30,6 +30,12 @@ inline View3 view(const Ref3& ref) {
   return {pointer<char>(ref[0]), ref[1], ref[2], ref[3], dtype_from(ref[4])};
 }
 
+// Where a call runs.  Bound with keep_alive: the call holds a borrowed reference to its allocator.
+template <class Inputs>
+void set_cuda(Inputs& in, const CudaCall& call) {
+  in.cuda = call;
+}
+
 // Lets other Python threads run while a kernel does, where that is possible.
 class WithoutGil {
  public:

@@ -30,6 +30,9 @@ struct KernelTable {
   void (*log_vandermonde_backward)(const VandermondeBackward&);
   void (*cauchy_forward)(const CauchyForward&);
   void (*cauchy_backward)(const CauchyBackward&);
+  // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
+  // the other is as fast.
+  void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
   bool keep_gil = false;  // kernels that ask Python for scratch memory, and return before they are done
 };
 

@@ -32,13 +32,24 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     native.set_isa(before)
 
 
-@pytest.fixture(params=["forwards", "backwards"])
+@pytest.fixture(
+    params=["forwards", "backwards", pytest.param("gpu", marks=pytest.mark.gpu, id="gpu")]
+)
 def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let CPU tensors run the CUDA kernels, simulated on the host.
+    """Let the tensors that a test makes run the CUDA kernels.
 
-    Once with the threads of a block from the first to the last, once the other way: what needs a
-    barrier that is not there differs.
+    CPU tensors, simulated on the host: once with the threads of a block from the first to the last,
+    once the other way: what needs a barrier that is not there differs. With `pytest -m gpu` new
+    tensors are on the GPU instead.
     """
+    if request.param == "gpu":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        problem = native.cuda_problem()
+        assert problem is None, problem
+        with torch.device("cuda"):
+            yield
+        return
     module = pytest.importorskip("ssm_kernels._simulated", reason="built by `make setup` only")
     monkeypatch.setattr(native_extension, "_on_host", module)
     module.set_backwards(request.param == "backwards")

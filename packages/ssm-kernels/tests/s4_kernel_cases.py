@@ -116,7 +116,7 @@ def compare_fractions(case: Case, dtype: torch.dtype, backend: str) -> None:
 def assert_all_close(
     got: Mapping[str, Tensor], expected: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Errors are relative to the largest expected value: results may be small or large throughout."""
+    """Errors are relative to the largest expected value: results may be small throughout."""
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         tolerance = TOLERANCE[dtype] * (SLACK[dtype] if name != "result" else 1)

@@ -52,3 +52,22 @@ def test_report_obeys_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "SSM_KERNELS_BACKEND: cpu" in text
     rows = {line[:30].strip(): line[30:].split() for line in text.splitlines()}
     assert rows["causal_conv1d"] == ["cpu", "error"]
+
+
+def no_cuda() -> dict[str, object]:
+    raise ImportError("No module named 'ssm_kernels._cuda'")
+
+
+def test_report_with_and_without_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "cuda_problem", lambda device: None)
+    monkeypatch.setattr(native, "cuda_info", lambda: {"runtime": "13.0", "architectures": "90"})
+    text = report()
+    assert "CUDA kernels: built\n  runtime: 13.0\n  architectures: 90\n" in text
+    rows = {line[:30].strip(): line[30:].split() for line in text.splitlines()}
+    assert rows["selective_scan"] == ["cpu", "cuda"]
+
+    monkeypatch.setattr(native, "cuda_problem", lambda device: "the driver is too old")
+    monkeypatch.setattr(native, "cuda_info", no_cuda)
+    text = report()
+    assert "CUDA kernels: missing\n" in text
+    assert "  cuda: the driver is too old" in text

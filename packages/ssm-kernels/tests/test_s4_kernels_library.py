@@ -138,8 +138,8 @@ def test_second_and_forward_derivatives_are_refused(f: Callable[..., Tensor]) ->
     (gradient,) = torch.autograd.grad(f(*tensors).sin().sum(), tensors[0], create_graph=True)
     with pytest.raises(BackendError, match="cannot be differentiated again"):
         gradient.abs().sum().backward()
+    plain = tuple(x.detach() for x in tensors)
     with pytest.raises(BackendError, match="forward-mode"):
-        plain = tuple(x.detach() for x in tensors)
         torch.func.jvp(f, plain, plain)
 
 
@@ -186,11 +186,10 @@ def test_checks(wrong: dict[str, object], error: type[Exception], message: str) 
     made |= wrong
     for name, pole in (("log_vandermonde", "x"), ("cauchy", "w")):
         expected = f"{name}: " + message.format(pole=pole)
+        nodes = () if pole == "x" else (torch.zeros(7) + 0j,)
+        operator, last = (log_vandermonde, (5,)) if pole == "x" else (cauchy, ())
         with pytest.raises(error) as caught:
-            if pole == "x":
-                log_vandermonde(made["v"], made["pole"], 5)  # type: ignore[arg-type]
-            else:
-                cauchy(made["v"], torch.zeros(7) + 0j, made["pole"])  # type: ignore[arg-type]
+            operator(made["v"], *nodes, made["pole"], *last)  # type: ignore[operator]
         assert str(caught.value).startswith(expected)
 
 

@@ -1,6 +1,7 @@
 // The extension module ssm_kernels._cuda, or ssm_kernels._simulated, which runs the same kernels on the host.
 // Functions take device addresses, sizes and strides; ssm_kernels/native.py has the checks and the tensors.
 #include "bindings.h"
+#include "cuda/bind_plans.h"
 #include "cuda/operators.h"
 #include "cuda/workspace.h"
 #ifdef SSM_SIMULATED
@@ -29,4 +30,6 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   module.def("set_backwards", &ssm::simulator::set_backwards);
 #endif
   ssm::bind_operators(module);
+  ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_s4_kernels_plan(module);
 }

@@ -15,22 +15,23 @@ void not_there(const Params&) {
 
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {
+    cuda::selective_scan_forward,
     not_there,
-    not_there,
-    not_there,
+    cuda::selective_scan_forward,
     not_there,
     not_there,
     not_there,
     nullptr,
+    cuda::causal_conv1d_update,
+    cuda::selective_state_update,
+    cuda::selective_state_update,
     not_there,
     not_there,
-    not_there,
-    not_there,
-    not_there,
-    not_there,
-    not_there,
-    not_there,
-    not_there,
+    cuda::log_vandermonde_forward,
+    cuda::log_vandermonde_backward,
+    cuda::cauchy_forward,
+    cuda::cauchy_backward,
+    cuda::selective_scan_directions_forward,
     /*keep_gil=*/true,
 };
 

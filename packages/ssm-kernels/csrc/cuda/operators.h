@@ -15,6 +15,7 @@
 namespace ssm::cuda {
 
 void selective_scan_forward(const ScanForward& params);
+void selective_scan_directions_forward(const ScanForward* directions, int64_t count);
 void selective_scan_backward(const ScanBackward& params);
 void causal_conv1d_forward(const ConvForward& params);
 void causal_conv1d_backward(const ConvBackward& params);

@@ -23,6 +23,17 @@ __device__ __forceinline__ float exp2_approx(float x) {
 #endif
 }
 
+// 1 / x to 1 ulp; subnormal numbers count as 0.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.f / x;
+#endif
+}
+
 // The number rounded to TF32's 10 bits of mantissa, to the nearest.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef __CUDACC__

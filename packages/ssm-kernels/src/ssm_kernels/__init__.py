@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from .backends import Backend, SsmKernelsWarning
+from .cauchy import cauchy
 from .causal_conv1d import causal_conv1d
 from .causal_conv1d_update import causal_conv1d_update
-from .cauchy import cauchy
 from .diagonal_scan import diagonal_scan
 from .errors import (
     ArgumentError,
@@ -22,9 +22,9 @@ from .errors import (
 )
 from .log_vandermonde import log_vandermonde
 from .reference import (
+    cauchy_reference,
     causal_conv1d_reference,
     causal_conv1d_update_reference,
-    cauchy_reference,
     diagonal_scan_reference,
     log_vandermonde_reference,
     selective_scan_directions_reference,
@@ -46,12 +46,12 @@ __all__ = [
     "ShapeError",
     "SsmError",
     "SsmKernelsWarning",
+    "cauchy",
+    "cauchy_reference",
     "causal_conv1d",
     "causal_conv1d_reference",
     "causal_conv1d_update",
     "causal_conv1d_update_reference",
-    "cauchy",
-    "cauchy_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
     "log_vandermonde",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -37,10 +38,18 @@ def report() -> str:
 
 
 def _built() -> list[str]:
-    if not native.AVAILABLE:
-        return ["native CPU kernels: missing"]
-    info = native.build_info()
-    return ["native CPU kernels: built", *(f"  {name}: {info[name]}" for name in info)]
+    return [
+        *_described("native CPU kernels", native.build_info),
+        *_described("CUDA kernels", native.cuda_info),
+    ]
+
+
+def _described(kernels: str, describe: Callable[[], dict[str, object]]) -> list[str]:
+    try:
+        info = describe()
+    except ImportError:
+        return [f"{kernels}: missing"]
+    return [f"{kernels}: built", *(f"  {name}: {info[name]}" for name in info)]
 
 
 def _what_runs() -> list[str]:

@@ -1,4 +1,4 @@
-"""Which implementation runs: the native kernel of the device where it was built, else the reference.
+"""Which implementation runs: the native kernels of the device where built, else the reference.
 
 `backend="auto"` always finds something that runs. Where that is the slow reference, it says so
 once per process and reason with a `SsmKernelsWarning`. A backend named explicitly, in the call or
@@ -56,16 +56,15 @@ def choose_backend(operator: str, backend: Backend | str, device: torch.device) 
     if device == _CPU and native.AVAILABLE and requested is not Backend.CUDA:
         return Backend.CPU
 
-    reason = why_not_native(device.type, device.index or 0)
     if requested is Backend.AUTO:
+        reason = why_not_native(device.type, device.index or 0)
         if reason is None:
             return Backend(device.type)
         _notify_once(operator, device.type, reason)
         return Backend.REFERENCE
 
-    if requested is Backend.CUDA:
-        reason = why_not_native("cuda", device.index or 0)
-    if device.type != requested.value and (requested is Backend.CPU or reason is None):
+    reason = why_not_native(requested.value, device.index or 0)
+    if reason is None and device.type != requested.value:
         reason = f"the tensors are on {device}; move them with .to('{requested.value}')"
     if reason is not None:
         raise BackendError(
@@ -121,7 +120,7 @@ def _notify_once(operator: str, device_type: str, reason: str) -> None:
     warnings.warn(message, SsmKernelsWarning, stacklevel=4)
 
 
-# A compiler runs these while it traces. As torch.compiler.assume_constant_result, which would import
-# the whole compiler with this package.
+# A compiler runs these while it traces. As torch.compiler.assume_constant_result, which would
+# import the whole compiler with this package.
 _notify_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 why_not_native._dynamo_marked_constant = True  # type: ignore[attr-defined]

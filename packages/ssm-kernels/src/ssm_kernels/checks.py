@@ -142,7 +142,7 @@ def checked_lengths(operator: str, cu_seqlens: Tensor, l: int) -> list[int]:
 
 
 def checked_offsets(operator: str, cu_seqlens: Tensor, x: Tensor) -> Tensor:
-    """Check the offsets of x (1, l, d) like `checked_lengths`; return them as the kernels read them.
+    """Check the offsets of x (1, l, d) like `checked_lengths`; return them as kernels read them.
 
     Offsets on a GPU are not read, as that would wait for the GPU and cannot be in a CUDA graph: the
     kernels confine what is out of range.

@@ -22,10 +22,12 @@ from .native_s4_kernels import (
 from .native_scan import (
     ScanGradients,
     ScanMode,
+    ScanTensors,
     checkpoint_shape,
     selective_scan_backward,
     selective_scan_forward,
 )
+from .native_scan_directions import selective_scan_directions_forward
 from .native_state_update import selective_state_update
 
 __all__ = [
@@ -33,13 +35,14 @@ __all__ = [
     "IMPORT_ERROR",
     "ScanGradients",
     "ScanMode",
+    "ScanTensors",
     "available_isas",
     "build_info",
+    "cauchy_backward",
+    "cauchy_forward",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
     "causal_conv1d_update",
-    "cauchy_backward",
-    "cauchy_forward",
     "checkpoint_shape",
     "cuda_info",
     "cuda_problem",
@@ -50,6 +53,7 @@ __all__ = [
     "log_vandermonde_forward",
     "machine_limits",
     "selective_scan_backward",
+    "selective_scan_directions_forward",
     "selective_scan_forward",
     "selective_state_update",
     "set_isa",

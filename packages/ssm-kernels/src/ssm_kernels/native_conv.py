@@ -53,7 +53,7 @@ def causal_conv1d_forward(
     initial_state = contiguous(initial_state)
     inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
     kernels = extension.module_for(x)
-    cuda = inputs.cuda = extension.cuda_call(kernels, x)
+    extension.place(inputs, kernels, x)
     y = x.new_empty(x.shape)
     sequences = x.shape[0] if offsets is None else offsets.shape[0] - 1
     final_state = weight.new_empty((sequences, x.shape[2], weight.shape[1] - 1))
@@ -82,7 +82,7 @@ def causal_conv1d_backward(
     initial_state = contiguous(initial_state)
     inputs = _conv_inputs(x, weight, bias, initial_state, offsets, silu=silu, reverse=reverse)
     kernels = extension.module_for(x)
-    cuda = inputs.cuda = extension.cuda_call(kernels, x)
+    extension.place(inputs, kernels, x)
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
     grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     grad_bias = None if bias is None else bias.new_empty(bias.shape)

@@ -78,7 +78,7 @@ def diagonal_scan_forward(
     final_state = _empty_state(u, offsets)
     inputs = _inputs(a, u, initial_state, offsets, reverse=reverse)
     kernels = extension.module_for(u)
-    cuda = inputs.cuda = extension.cuda_call(kernels, u)
+    extension.place(inputs, kernels, u)
     kernels.diagonal_scan_forward(inputs, _view(u), _view(h), final_state.data_ptr())
     return h, final_state
 
@@ -112,7 +112,7 @@ def diagonal_scan_backward(
     grad_state = _empty_state(h, offsets) if wanted[2] else None
     inputs = _inputs(a, h, initial_state, offsets, reverse=reverse)
     kernels = extension.module_for(h)
-    cuda = inputs.cuda = extension.cuda_call(kernels, h)
+    extension.place(inputs, kernels, h)
     kernels.diagonal_scan_backward(
         inputs,
         _view(grad_h),

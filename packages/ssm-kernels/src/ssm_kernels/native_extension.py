@@ -55,8 +55,14 @@ class _Workspace:
         return self.memory.data_ptr()
 
 
+def place(inputs: Any, module: Any, tensor: Tensor) -> None:
+    """Tell the inputs of a kernel where it runs: on the device and stream of the tensor."""
+    if module is not _native:
+        inputs.set_cuda(cuda_call(module, tensor))
+
+
 def cuda_call(module: Any, tensor: Tensor) -> Any:
-    """Where a call with this tensor runs, for `module`; it must be kept until the call is over."""
+    """Where a call with this tensor runs, for `module`."""
     if module is _native:
         return _NO_CUDA
     device = tensor.device

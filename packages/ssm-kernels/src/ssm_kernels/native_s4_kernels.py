@@ -20,7 +20,8 @@ def _powers(v: Tensor, x: Tensor, l: int) -> Any:
     inputs = kernels.VandermondeInputs()
     inputs.set_sizes((*v.shape, l), _CODES[v.dtype])
     inputs.set_tensors(v.data_ptr(), x.data_ptr())
-    inputs.set_mode(torch.get_num_threads(), extension.cuda_call(kernels, v))
+    inputs.set_mode(torch.get_num_threads())
+    extension.place(inputs, kernels, v)
     return inputs
 
 
@@ -58,7 +59,8 @@ def _fractions(v: Tensor, z: Tensor, w: Tensor) -> Any:
     inputs = kernels.CauchyInputs()
     inputs.set_sizes((*v.shape, z.shape[-1]), _CODES[v.dtype])
     inputs.set_tensors(v.data_ptr(), z.data_ptr(), w.data_ptr(), z.dim() == 2)
-    inputs.set_mode(torch.get_num_threads(), extension.cuda_call(kernels, v))
+    inputs.set_mode(torch.get_num_threads())
+    extension.place(inputs, kernels, v)
     return inputs
 
 

@@ -62,19 +62,25 @@ def checkpoint_shape(
     return (b, chunks, numbers, d)
 
 
-class _Scan:
+#: (u, delta, A, B, C, D, z, delta_bias, initial_state)
+ScanTensors = tuple[
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor | None,
+    Tensor | None,
+    Tensor | None,
+    Tensor | None,
+]
+
+
+class Scan:
     """The inputs of one scan, contiguous where the kernels need it, and their C++ description."""
 
-    def __init__(
-        self,
-        sequences: tuple[Tensor, Tensor, Tensor | None],
-        parameters: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
-        initial_state: Tensor | None,
-        offsets: Tensor | None,
-        mode: ScanMode,
-    ) -> None:
-        u, delta, z = sequences
-        A, B, C, D, delta_bias = parameters
+    def __init__(self, tensors: ScanTensors, offsets: Tensor | None, mode: ScanMode) -> None:
+        u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
         # Kept as attributes: the C++ side holds addresses only, so they must outlive the call.
         self.u, self.delta = resolved(u), resolved(delta)
         self.z = None if z is None else resolved(z)
@@ -101,7 +107,7 @@ class _Scan:
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
         inputs.set_mode(mode.delta_softplus, mode.reverse, mode.columns, torch.get_num_threads())
-        self.cuda = inputs.cuda = extension.cuda_call(self.kernels, u)
+        extension.place(inputs, self.kernels, u)
         self.inputs = inputs
 
     def empty_state(self) -> Tensor:
@@ -150,13 +156,7 @@ def selective_scan_forward(
     real and imaginary parts take turns along n. A contiguous tensor given for them is filled
     instead of a new one.
     """
-    scan = _Scan(
-        (u, delta, z),
-        (A, B, C, D, delta_bias),
-        initial_state,
-        offsets,
-        mode,
-    )
+    scan = Scan((u, delta, A, B, C, D, z, delta_bias, initial_state), offsets, mode)
     y = u.new_empty(u.shape) if into is None else into
     final_state = scan.empty_state()
     if save_for_backward and checkpoints is None:
@@ -195,13 +195,7 @@ def selective_scan_backward(
     state is None unless asked for. into: tensors that take the place of new gradients; add:
     whether the gradients of u and of z are added to what theirs hold.
     """
-    scan = _Scan(
-        (u, delta, z),
-        (A, B, C, D, delta_bias),
-        initial_state,
-        offsets,
-        mode,
-    )
+    scan = Scan((u, delta, A, B, C, D, z, delta_bias, initial_state), offsets, mode)
     grad_y, grad_final_state = resolved(grad_y), contiguous(grad_final_state)
 
     def made(like: Tensor, given: Tensor | None) -> Tensor:

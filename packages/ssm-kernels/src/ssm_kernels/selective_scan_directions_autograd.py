@@ -1,7 +1,7 @@
 """The native scans of several directions as one differentiable function.
 
-Each direction is one call of the compiled scan on views of the arguments. The calls add to one
-output, and their backward passes to one gradient of what the directions share. The gate is applied
+Each direction is one compiled scan on views of the arguments. The scans add to one output, and
+their backward passes to one gradient of what the directions share. The gate is applied
 by the last direction. Its gradient needs no stored sum: it is linear in y, so every direction adds
 the part of its own y.
 """
@@ -73,7 +73,7 @@ def _modes(delta_softplus: bool, directions: str, columns: int) -> list[native.S
     ]
 
 
-def _one(inputs: DirectionInputs, k: int, gated: bool) -> tuple[Any, ...]:
+def _one(inputs: DirectionInputs, k: int, gated: bool) -> native.ScanTensors:
     """The arguments of direction k, as views."""
     u, delta, A, B, C, D, z, delta_bias = inputs
     return (
@@ -96,15 +96,12 @@ def _launch_forward(*arguments: Any) -> Results:
     y = _sum_like(inputs.u, inputs.delta[:, :, 0])
     checkpoints = _empty_checkpoints(inputs) if save_for_backward else None
     modes = _modes(delta_softplus, directions, columns)
-    for k, mode in enumerate(modes):
-        native.selective_scan_forward(
-            *_one(inputs, k, gated=k == len(modes) - 1),
-            mode=mode,
-            save_for_backward=save_for_backward,
-            into=y,
-            add=k > 0,
-            checkpoints=None if checkpoints is None else checkpoints[k],
-        )
+    native.selective_scan_directions_forward(
+        [_one(inputs, k, gated=k == len(modes) - 1) for k in range(len(modes))],
+        modes,
+        into=y,
+        checkpoints=checkpoints,
+    )
     return y, checkpoints
 
 

@@ -1,0 +1,33 @@
+"""What one iteration of a kernel's main loop does, for the limits of instructions per state step.
+
+The main loop is the one with the most arithmetic; a state step is one update of one state of one
+channel. Unrolling has to be written out (`#pragma unroll 8`): what the compiler chooses is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Name of a kernel -> state steps that one thread makes in one iteration, from the kernel's
+#: template arguments, which are given as they are printed: "16", "true", "float".
+STATE_STEPS: dict[str, Callable[[list[str]], float]] = {}
+
+
+def state_steps(kernel: str) -> float | None:
+    """State steps of one iteration; None for a kernel that is not listed."""
+    name, arguments = template_arguments(kernel)
+    steps = STATE_STEPS.get(name)
+    return None if steps is None else steps(arguments)
+
+
+def template_arguments(kernel: str) -> tuple[str, list[str]]:
+    """The parts of a name: `scan<16, pair<1, 2>>` has the arguments `16` and `pair<1, 2>`."""
+    name, _, rest = kernel.partition("<")
+    arguments, depth = [""], 0
+    for letter in rest.removesuffix(">"):
+        depth += (letter in "<(") - (letter in ">)")
+        if letter == "," and depth == 0:
+            arguments.append("")
+        else:
+            arguments[-1] += letter
+    return name, [argument.strip() for argument in arguments if argument.strip()]
