@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 #: Name of a kernel -> state steps that one thread makes in one iteration, from the kernel's
 #: template arguments, which are given as they are printed: "16", "true", "float".
-STATE_STEPS: dict[str, Callable[[list[str]], float]] = {}
+STATE_STEPS: dict[str, Callable[[list[str]], float]] = {
+    # A state step is one state of one step or node; it counts once per channel.
+    "cauchy_forward_kernel": lambda a: 2 * int(a[1]) * int(a[2]),
+    "cauchy_node_kernel": lambda a: 2 * int(a[1]),
+    "cauchy_pole_kernel": lambda a: 2 * int(a[1]),
+}
 
 
 def state_steps(kernel: str) -> float | None:
