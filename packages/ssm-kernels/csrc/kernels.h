@@ -10,6 +10,7 @@
 #include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
+#include "ssd_scan_params.h"
 
 namespace ssm {
 
@@ -33,6 +34,9 @@ struct KernelTable {
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
   // the other is as fast.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
+  // Of CUDA alone: on the CPU it is products of matrices, which torch has.
+  void (*ssd_scan_forward)(const SsdForward&) = nullptr;
+  void (*ssd_scan_backward)(const SsdBackward&) = nullptr;
   bool keep_gil = false;  // kernels that ask Python for scratch memory, and return before they are done
 };
 

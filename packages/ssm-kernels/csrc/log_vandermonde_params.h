@@ -1,4 +1,4 @@
-// Plain arguments of the sum of powers K[c, h, t] = 2 Re sum_n v[c, h, n] exp(t x[h, n]); see params.h for the conventions.
+// Plain arguments of the sum of powers K[c, h, t] = 2 Re sum_n v[c, h, n] exp(t x[h, n]); see params.h.
 #pragma once
 
 #include "params.h"

@@ -108,8 +108,9 @@ class Code:
         return [self._loop(header, body, loops) for header, body in loops.items()]
 
     def main_loop(self) -> Loop | None:
-        """The loop with the most arithmetic of its own."""
-        return max(self.loops(), key=lambda loop: loop.weight, default=None)
+        """The loop without another inside that has the most exponentials and then arithmetic."""
+        innermost = [loop for loop in self.loops() if loop.own == loop.body]
+        return max(innermost, key=lambda loop: (loop.count("MUFU"), loop.weight), default=None)
 
     def _loop(self, header: int, body: set[int], loops: dict[int, set[int]]) -> Loop:
         inner = [other for start, other in loops.items() if start != header and other < body]

@@ -132,3 +132,99 @@ def test_empty_axes(sizes: tuple[int, int, int, int], constant: str) -> None:
     check(case, Mode())
     if sizes[1] == 0:
         assert torch.equal(native_scan(case, Mode())[1], case.initial_state)
+
+
+@property_of_kernels
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 5, 31, 32, 33, 64]), min_size=1, max_size=4),
+    d=st.sampled_from([8, 19]),
+    n=st.sampled_from([1, 5, 16]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    mode=st.builds(Mode, reverse=st.booleans()),
+)
+def test_packed_sequences_do_not_meet(
+    lengths: list[int], d: int, n: int, dtype: torch.dtype, mode: Mode
+) -> None:
+    case = make_case((1, sum(lengths), d, n), dtype=dtype)
+    case = replace(case, initial_state=torch.randn(len(lengths), d, n, dtype=case.A.dtype))
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    y, state, kept = native_scan(case, mode, offsets)
+    kept = kept.view(-1, n, d)
+    for k, (first, steps) in enumerate(zip(offsets.tolist(), lengths, strict=False)):
+        alone = part(case, slice(first, first + steps))
+        alone = replace(alone, initial_state=case.initial_state[k : k + 1])
+        y_alone, state_alone, kept_alone = native_scan(alone, mode)
+        assert torch.equal(y[:, first : first + steps], y_alone)
+        assert torch.equal(state[k : k + 1], state_alone)
+        place = first // 32 + k
+        kept_alone = kept_alone.view(-1, n, d)
+        assert torch.equal(kept[place : place + len(kept_alone)], kept_alone)
+
+
+@pytest.mark.parametrize("n", [3, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nonsense_offsets_reach_nothing_outside(n: int, dtype: torch.dtype) -> None:
+    case = replace(make_case((1, 40, 8, n), dtype=dtype), initial_state=None)
+    for offsets in ([-5, 70, 3, 2**40], [2**62, -(2**62), 0, 40], [40, 30, 20, 10]):
+        y, state, _ = native_scan(case, Mode(), torch.tensor(offsets))
+        assert state.shape == (3, 8, n)
+        assert y.shape == case.u.shape
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("d", "n"), [(16, 4), (19, 16), (8, 33), (8, 1)])
+def test_time_down_the_columns_of_an_image(d: int, n: int, reverse: bool) -> None:
+    rows, columns = 9, 5
+    case = make_case((2, rows * columns, d, n))
+    order = torch.arange(rows * columns).view(rows, columns).T.flatten()
+    by_columns = replace(case, **{name: getattr(case, name)[:, order] for name in NAMES})
+    y, state, kept = native_scan(case, Mode(reverse=reverse, columns=columns))
+    expected = native_scan(by_columns, Mode(reverse=reverse))
+    assert torch.equal(y[:, order], expected[0])
+    assert torch.equal(state, expected[1])
+    assert torch.equal(kept, expected[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_bad_numbers_stay_in_their_channel(bad: float, dtype: torch.dtype) -> None:
+    case = make_case((2, 50, 24, 4), dtype=dtype)
+    clean = native_scan(case, Mode())[0]
+    u = case.u.clone()
+    u[1, 20, 7] = bad
+    y, state, _ = native_scan(replace(case, u=u), Mode())
+    assert not y[1, 20:30, 7].isfinite().any()
+    assert not state[1, 7].isfinite().any()
+    same = torch.ones_like(y, dtype=torch.bool)
+    same[1, 20:, 7] = False
+    assert torch.equal(y[same], clean[same])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_decays_at_the_ends_of_their_range(dtype: torch.dtype) -> None:
+    case = make_case((1, 45, 8, 4), dtype=dtype, optional=False)
+    inf, nan = float("inf"), float("nan")
+    A = torch.tensor([[0.0, -1, -2, -3], [-inf, -1, 0, -1e30], [nan, -1, -1, -1]], dtype=dtype)
+    case = replace(case, A=A[[0, 1, 2, 0, 1, 0, 1, 0]], delta=case.delta.abs())
+    case.delta[0, 13, 4] = 0  # times -infinity is NaN, and stays so
+    mode = Mode(delta_softplus=False)
+    y, state, _ = native_scan(case, mode)
+    expected_y, expected_state = expected_scan(case, mode)
+    for got, expected in ((y, expected_y), (state, expected_state)):
+        assert torch.equal(got.isnan(), expected.isnan())
+        assert error(got.nan_to_num(), expected.nan_to_num()) <= 1e-5
+
+
+def test_slow_states_stay_accurate_over_a_long_sequence() -> None:
+    case = make_case((1, 4096, 2, 2), optional=False)
+    slow = torch.tensor([[-1e-3, -1e-2], [-1e-4, -1.0]])
+    case = replace(case, A=slow, delta=case.delta.abs() * 0.1)
+    mode = Mode(delta_softplus=False)
+    assert error(native_scan(case, mode)[0], expected_scan(case, mode)[0]) <= 5e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_runs_have_the_same_bits(dtype: torch.dtype) -> None:
+    case = make_case((2, 70, 40, 16), dtype=dtype)
+    first, second = native_scan(case, Mode()), native_scan(case, Mode())
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

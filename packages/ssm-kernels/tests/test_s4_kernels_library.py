@@ -9,6 +9,7 @@ import torch
 from s4_kernel_cases import poles, randn
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 from traced_calls import Watch
 
 from ssm_kernels import (
@@ -19,6 +20,7 @@ from ssm_kernels import (
     ShapeError,
     cauchy,
     log_vandermonde,
+    native,
 )
 
 OPS = torch.ops.ssm_kernels
@@ -108,6 +110,22 @@ def test_any_length_in_one_graph() -> None:
         got, expected = compiled(v, x, l), log_vandermonde(v, x, l, backend="cpu")
         assert torch.equal(got, expected)
     assert counter.frame_count == 1
+
+
+@both
+def test_cuda_tensors_without_data(
+    f: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What exporters see of a program for a GPU, on a machine that has none."""
+    monkeypatch.setattr(native, "cuda_problem", lambda device: None)
+    tensors = arguments(f, 2, 4)
+    expected = f(*tensors).shape
+    with FakeTensorMode():
+        fake = [torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in tensors]
+        got = log_vandermonde(*fake, 20) if f is powers else torch.view_as_real(cauchy(*fake))
+    assert got.device.type == "cuda"
+    assert got.shape == expected
+    assert got.dtype is torch.float64
 
 
 @both

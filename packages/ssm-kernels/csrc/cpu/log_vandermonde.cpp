@@ -65,7 +65,9 @@ void forward_piece(const VandermondeForward& params, const Piece& piece) {
     for (int64_t c = 0; c < in.channels; ++c) {
       const int64_t row = c * in.rows + piece.row;
       block.begin_lines(static_cast<const F*>(in.v) + 2 * (row * in.states + first), 2);
-      block.lines(lines, [&](int64_t r, int64_t n, Complex z) { block.put(line_table + r * depth + n, {z.re, -z.im}); });
+      block.lines(lines, [&](int64_t r, int64_t n, Complex z) {
+        block.put(line_table + r * depth + n, {z.re, -z.im});
+      });
       F* const K = static_cast<F*>(params.K) + row * in.steps + piece.first;
       // Blocks of states after the first add to what is there.
       const int64_t whole = piece.steps / kPlaces;

@@ -1,5 +1,5 @@
-// How the sum of powers is taken apart.  With t = first + 64 r + i the power exp(t x) is the product of one that depends
-// on the line r and one that depends on the place i in it, so that a table of 64 places and one of the lines replace an
+// How the sum of powers is taken apart.  With t = first + 64 r + i, exp(t x) is the product of a power that depends on
+// the line r and one that depends on the place i in it, so that a table of 64 places and one of the lines replace an
 // exponential per step, and the sum over the states is a product of two small matrices of real numbers:
 //   K[r, i] = sum_n Re(line[r, n] place[n, i]) = sum_n (Re line Re place - Im line Im place).
 // The tables are made in double precision, so that angles lose no digits however large t is.

@@ -1,5 +1,5 @@
 // The end of a backward pass that sums over a long axis (steps, nodes) in pieces: of every piece, channel c, row h and
-// state n two complex sums s and t arrive; then grad_v[c, h, n] = sum s and grad_x[h, n] = sum_c conj(v[c, h, n]) sum t,
+// state n two complex sums s and t arrive; grad_v[c, h, n] = sum s and grad_x[h, n] = sum_c conj(v[c, h, n]) sum t,
 // over the pieces in their order.
 #pragma once
 

@@ -30,6 +30,8 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   module.def("set_backwards", &ssm::simulator::set_backwards);
 #endif
   ssm::bind_operators(module);
+  ssm::cuda::bind_causal_conv1d_plan(module);
   ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_diagonal_scan_plan(module);
   ssm::cuda::bind_s4_kernels_plan(module);
 }

@@ -25,10 +25,10 @@ LaunchShape shape_of(int64_t blocks, int64_t shared_numbers) {
 
 template <class F>
 Kernel<F> forward_kernel(const CauchyPlan& plan) {
-  if (plan.channels == 4) return plan.nodes_per_thread == 2 ? cauchy_forward_kernel<F, 4, 2> : cauchy_forward_kernel<F, 4, 1>;
-  return plan.nodes_per_thread == 4   ? cauchy_forward_kernel<F, 1, 4>
-         : plan.nodes_per_thread == 2 ? cauchy_forward_kernel<F, 1, 2>
-                                      : cauchy_forward_kernel<F, 1, 1>;
+  const bool two = plan.nodes_per_thread == 2;
+  if (plan.channels == 4) return two ? cauchy_forward_kernel<F, 4, 2> : cauchy_forward_kernel<F, 4, 1>;
+  if (plan.nodes_per_thread == 4) return cauchy_forward_kernel<F, 1, 4>;
+  return two ? cauchy_forward_kernel<F, 1, 2> : cauchy_forward_kernel<F, 1, 1>;
 }
 
 template <class F>
@@ -46,9 +46,8 @@ void gradients_of_poles(const CauchyBackward& params, CauchyKernelParams<F> p, c
   p.tiles = plan.pieces, p.piece_nodes = plan.piece_nodes, p.block_states = plan.states;
   launch(plan.channels == 4 ? cauchy_pole_kernel<F, 4> : cauchy_pole_kernel<F, 1>,
          shape_of<F>(plan.blocks, pole_sums_numbers(plan)), in.cuda, p);
-  launch_pole_gradients<F>({p.sums, p.v, static_cast<Complex<F>*>(params.grad_v), static_cast<Complex<F>*>(params.grad_w),
-                            plan.pieces, in.channels, in.rows * in.states},
-                           in.cuda);
+  auto *const grad_v = static_cast<Complex<F>*>(params.grad_v), *const grad_w = static_cast<Complex<F>*>(params.grad_w);
+  launch_pole_gradients<F>({p.sums, p.v, grad_v, grad_w, plan.pieces, in.channels, in.rows * in.states}, in.cuda);
 }
 
 // One row after the other for z (k,): the gradients of all rows go through the workspace.

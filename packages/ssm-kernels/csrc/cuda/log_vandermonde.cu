@@ -5,6 +5,11 @@ namespace ssm::cuda {
 namespace {
 
 template <class F>
+VandermondePlan plan_of(const VandermondeInputs& in) {
+  return plan_vandermonde(in.channels, in.rows, in.steps, sizeof(F) == 8, multiprocessors(in.cuda));
+}
+
+template <class F>
 VandermondeParams<F> params_of(const VandermondeInputs& in, const VandermondePlan& plan) {
   VandermondeParams<F> p = {};
   p.v = static_cast<const Complex<F>*>(in.v), p.x = static_cast<const Complex<F>*>(in.x);
@@ -40,7 +45,7 @@ LaunchShape shape_of(const VandermondePlan& plan, int64_t shared_numbers) {
 template <class F>
 void forward(const VandermondeForward& params) {
   const VandermondeInputs& in = params.in;
-  const VandermondePlan plan = plan_vandermonde(in.channels, in.rows, in.steps, sizeof(F) == 8, multiprocessors(in.cuda));
+  const VandermondePlan plan = plan_of<F>(in);
   VandermondeParams<F> p = params_of<F>(in, plan);
   p.K = static_cast<F*>(params.K), p.aligned = aligned(params.K, in.steps);
   const Kernel<F> kernel = forward_kernel<F>(plan);
@@ -50,16 +55,15 @@ void forward(const VandermondeForward& params) {
 template <class F>
 void backward(const VandermondeBackward& params) {
   const VandermondeInputs& in = params.in;
-  const VandermondePlan plan = plan_vandermonde(in.channels, in.rows, in.steps, sizeof(F) == 8, multiprocessors(in.cuda));
+  const VandermondePlan plan = plan_of<F>(in);
   VandermondeParams<F> p = params_of<F>(in, plan);
   p.grad_K = static_cast<const F*>(params.grad_K), p.aligned = aligned(params.grad_K, in.steps);
   p.sums = reinterpret_cast<PoleSums<F>*>(
       allocate(in.cuda, pole_sums_bytes(plan.tiles, in.channels, in.rows, in.states, sizeof(F))));
   const Kernel<F> kernel = backward_kernel<F>(plan);
   launch(kernel, shape_of<F>(plan, vandermonde_backward_numbers(plan)), in.cuda, p);
-  launch_pole_gradients<F>({p.sums, p.v, static_cast<Complex<F>*>(params.grad_v), static_cast<Complex<F>*>(params.grad_x),
-                            plan.tiles, in.channels, in.rows * in.states},
-                           in.cuda);
+  auto *const grad_v = static_cast<Complex<F>*>(params.grad_v), *const grad_x = static_cast<Complex<F>*>(params.grad_x);
+  launch_pole_gradients<F>({p.sums, p.v, grad_v, grad_x, plan.tiles, in.channels, in.rows * in.states}, in.cuda);
 }
 
 }  // namespace

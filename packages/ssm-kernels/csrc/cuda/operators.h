@@ -11,6 +11,7 @@
 #include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
+#include "ssd_scan_params.h"
 
 namespace ssm::cuda {
 
@@ -23,6 +24,8 @@ void causal_conv1d_update(const ConvUpdate& params);
 void selective_state_update(const StateUpdate& params);
 void diagonal_scan_forward(const DiagonalForward& params);
 void diagonal_scan_backward(const DiagonalBackward& params);
+void ssd_scan_forward(const SsdForward& params);
+void ssd_scan_backward(const SsdBackward& params);
 void log_vandermonde_forward(const VandermondeForward& params);
 void log_vandermonde_backward(const VandermondeBackward& params);
 void cauchy_forward(const CauchyForward& params);

@@ -11,8 +11,8 @@ constexpr int kS4Threads = 128;
 constexpr int64_t parts_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // The sum of powers: exp(t x) with t = 64 line + place is the product of a power of the line and one of the place, and
-// the sum over the states of one row is a product of two small matrices.  A block makes one tile of K, some lines of one
-// row, 8 places of 1, 2 or 4 lines per thread, and takes 16 states at a time.
+// the sum over the states of a row is a product of two small matrices.  A block makes a tile of K, some lines of a row,
+// 8 places of 1, 2 or 4 lines per thread, and takes 16 states at a time.
 constexpr int64_t kPlaces = 64;
 constexpr int kBlockStates = 16;
 constexpr int kLineThreads = kS4Threads / 8;
@@ -37,9 +37,9 @@ inline VandermondePlan plan_vandermonde(int64_t channels, int64_t rows, int64_t 
   }
 }
 
-// Shared memory: the tables of powers, of 16 states (two numbers each) and all lines or places, and in the backward pass
-// the tile of the gradient and the sums of the four warps.  Rows have 4 numbers more than they need, so that threads
-// which write a column find different banks.
+// Shared memory: the tables of powers, of 16 states (two numbers each) and all lines or places; backwards also the tile
+// of the gradient and the sums of the four warps.  Rows have 4 numbers more than they need, so that threads which write a
+// column find different banks.
 constexpr int kSpare = 4;
 constexpr int64_t kPlaceRow = kPlaces + kSpare;
 constexpr int64_t kStateRow = 2 * kBlockStates + kSpare;
@@ -109,10 +109,10 @@ inline int64_t pole_sums_numbers(const PoleSumsPlan& plan) {
   return plan.piece_nodes * (2 + 2 * plan.channels) + int64_t(kS4Threads) * 4 * plan.channels;
 }
 
-// Workspace of a backward pass: sums s and t (two complex numbers) of every piece, channel, row and state; see
-// pole_gradients.cuh.
-inline int64_t pole_sums_bytes(int64_t pieces, int64_t channels, int64_t rows, int64_t states, int64_t bytes_per_number) {
-  return pieces * channels * rows * states * 4 * bytes_per_number;
+// Workspace of a backward pass, with numbers of `number` bytes: sums s and t (two complex numbers) of every piece,
+// channel, row and state; see pole_gradients.cuh.
+inline int64_t pole_sums_bytes(int64_t pieces, int64_t channels, int64_t rows, int64_t states, int64_t number) {
+  return pieces * channels * rows * states * 4 * number;
 }
 
 }  // namespace ssm::cuda

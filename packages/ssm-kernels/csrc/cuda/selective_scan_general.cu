@@ -1,5 +1,6 @@
 #include "cuda/selective_scan_general.cuh"
 
+#include "cuda/grid.h"
 #include "cuda/selective_scan_forward.h"
 
 namespace ssm::cuda {
@@ -9,7 +10,7 @@ void selective_scan_forward_general(const ScanForward& scan, void* states) {
   const int32_t lanes = general_lanes(in.states, in.complex_A);
   const GeneralForward params = {scan, states, lanes};
   const int64_t threads = in.sequences().count * in.channels * lanes;
-  const LaunchShape shape = {dim3(unsigned(divide_up(threads, kGeneralThreads))), dim3(kGeneralThreads)};
+  const LaunchShape shape = {grid_of(divide_up(threads, kGeneralThreads)), dim3(kGeneralThreads)};
   if (in.dtype == DType::f64)
     launch(in.complex_A ? scan_general<double, true> : scan_general<double, false>, shape, in.cuda, params);
   else

@@ -1,4 +1,4 @@
-// How a scan is cut into blocks: functions of sizes, strides and addresses only.
+// How a scan is cut into blocks: functions of sizes only.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,7 @@
 namespace ssm::cuda {
 
 constexpr int64_t kMostTiledStates = 64;
-
-// The widest of 16, 8 and 4 bytes that divides everything in `bits` (addresses, strides and sizes in bytes, or-ed
-// together) and does not exceed `most`; 0 if none does.
-inline int32_t copy_bytes_of(uint64_t bits, int64_t most) {
-  for (int32_t bytes = 16; bytes >= 4; bytes /= 2)
-    if (bits % uint64_t(bytes) == 0 && bytes <= most) return bytes;
-  return 0;
-}
+constexpr int kTiledThreads = 128;
 
 // Channels are cut into spans that share their rows of B and C, spans into blocks of `block_channels`.
 struct ChannelBlocks {
@@ -46,6 +39,57 @@ inline ChannelBlocks channel_blocks(int64_t channels, int64_t groups_B, int64_t 
   if (groups_C > 0) span = common_divisor(span, channels / groups_C);
   const int64_t per_span = (span + block_channels - 1) / block_channels;
   return {span, per_span, channels / span * per_span, block_channels};
+}
+
+struct ScanSizes {
+  int64_t directions, sequences, steps, channels, states, groups_B, groups_C, multiprocessors;
+};
+
+// Of the tiled forward kernel.
+struct TiledPlan {
+  int32_t lanes, lane_states;  // that share a channel; of one of them: lanes * lane_states >= n
+  int64_t parts, part_steps;   // of the time of a sequence; part_steps is a multiple of kScanChunk
+  ChannelBlocks blocks;
+  int64_t grid;
+};
+
+constexpr int64_t kMostLanes = 8, kMostLaneStates = 16;
+
+// A scheduler hides what its warps wait for with 4 of them; a multiprocessor has 4 schedulers.
+constexpr int64_t kWarpsWanted = 16;
+// With fewer than this, time is split: that computes the decays twice, and so needs several parts to gain anything.
+constexpr int64_t kWarpsNeeded = 12;
+constexpr int64_t kFewestParts = 3, kShortestPart = 4 * kScanChunk;
+
+inline int64_t padded_states(int64_t states) {
+  int64_t padded = 1;
+  while (padded < states) padded *= 2;
+  return padded;
+}
+
+inline TiledPlan tiled_plan(const ScanSizes& sizes) {
+  const int64_t padded = padded_states(sizes.states);
+  TiledPlan plan = {};
+  int64_t warps = 0;
+  // Few lanes: fewer reads and additions.  Many lanes: more warps.
+  for (int64_t lanes = 1; lanes <= kMostLanes && (lanes == 1 || 2 * lanes <= padded); lanes *= 2) {
+    if (padded / lanes > kMostLaneStates) continue;
+    plan.lanes = int32_t(lanes), plan.lane_states = int32_t(padded / lanes);
+    plan.blocks = channel_blocks(sizes.channels, sizes.groups_B, sizes.groups_C, kTiledThreads / lanes);
+    warps = sizes.directions * sizes.sequences * plan.blocks.blocks * (kTiledThreads / 32);
+    if (warps >= kWarpsWanted * sizes.multiprocessors) break;
+  }
+  plan.parts = 1, plan.part_steps = (sizes.steps + kScanChunk - 1) / kScanChunk * kScanChunk;
+  if (warps > 0 && warps < kWarpsNeeded * sizes.multiprocessors) {
+    const int64_t wanted = (kWarpsWanted * sizes.multiprocessors + warps - 1) / warps;
+    int64_t part_steps = (sizes.steps + wanted - 1) / wanted;
+    part_steps = (part_steps + kScanChunk - 1) / kScanChunk * kScanChunk;
+    if (part_steps < kShortestPart) part_steps = kShortestPart;
+    const int64_t parts = (sizes.steps + part_steps - 1) / part_steps;
+    if (parts >= kFewestParts) plan.parts = parts, plan.part_steps = part_steps;
+  }
+  plan.grid = sizes.directions * sizes.sequences * plan.parts * plan.blocks.blocks;
+  return plan;
 }
 
 }  // namespace ssm::cuda

@@ -1,0 +1,151 @@
+"""The CUDA kernels of the scan's backward pass, simulated on the host, against a float64 loop.
+
+The states that the forward pass keeps come from the CPU kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from native_scan_cases import (
+    GRADIENT_ERROR,
+    LAYOUTS,
+    Case,
+    Mode,
+    error,
+    expected_gradients,
+    make_case,
+)
+from torch import Tensor
+
+from ssm_kernels import native, native_extension
+
+pytestmark = pytest.mark.usefixtures("simulated")
+few = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def checkpoints_of(case: Case, mode: Mode, offsets: Tensor | None = None) -> Tensor:
+    simulated = native_extension._on_host
+    native_extension._on_host = native_extension._native
+    try:
+        kept = native.selective_scan_forward(
+            *case.tensors(), mode=mode.native(), save_for_backward=True, offsets=offsets
+        )[2]
+    finally:
+        native_extension._on_host = simulated
+    assert kept is not None
+    return kept
+
+
+def gradients(
+    case: Case,
+    mode: Mode,
+    grad_y: Tensor,
+    grad_state: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> dict[str, Tensor | None]:
+    found = native.selective_scan_backward(
+        grad_y,
+        grad_state,
+        *case.tensors(),
+        checkpoints_of(case, mode, offsets),
+        mode=mode.native(),
+        need_initial_state_grad=case.initial_state is not None,
+        offsets=offsets,
+    )
+    return dict(zip((field.name for field in fields(case)), found, strict=True))
+
+
+def check(case: Case, mode: Mode, *, with_state: bool = True, times: float = 2.0) -> None:
+    b, _, d = case.u.shape
+    dtype = case.u.dtype
+    grad_y = torch.randn(case.u.shape, dtype=torch.float64).to(dtype)
+    state_shape = (b, d, case.A.shape[1])
+    grad_state = torch.randn(state_shape, dtype=case.A.dtype) if with_state else None
+    got = gradients(case, mode, grad_y, grad_state)
+    for name, expected in expected_gradients(case, mode, grad_y, grad_state).items():
+        value = got[name]
+        if expected is None or value is None:
+            assert value is expected, name
+            continue
+        assert value.dtype == getattr(case, name).dtype
+        stored = value.dtype.to_real()
+        allowed = GRADIENT_ERROR[stored] * (times if stored.itemsize > 2 else 1)
+        assert error(value, expected) <= allowed, name
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 1, 1), (1, 31, 3, 2), (2, 33, 33, 3), (1, 70, 40, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_match_the_loop(sizes: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    check(make_case(sizes, dtype=dtype), Mode())
+    check(make_case(sizes, dtype=dtype, optional=False), Mode(reverse=True), with_state=False)
+
+
+@pytest.mark.parametrize("sizes", [(0, 5, 4, 3), (2, 0, 4, 3), (2, 5, 0, 3), (2, 5, 4, 0)])
+@pytest.mark.parametrize("constant", ["", "BC"])
+def test_empty_axes(sizes: tuple[int, int, int, int], constant: str) -> None:
+    check(make_case(sizes, constant=constant), Mode())
+
+
+@few
+@given(
+    sizes=st.tuples(st.integers(1, 2), st.integers(0, 40), st.integers(1, 9), st.integers(1, 9)),
+    groups=st.sampled_from([1, 2, 3]),
+    dtype=st.sampled_from(sorted(GRADIENT_ERROR, key=str)),
+    constant=st.sampled_from(["", "B", "C", "BC"]),
+    complex_A=st.booleans(),
+    optional=st.booleans(),
+    mode=st.builds(Mode, delta_softplus=st.booleans(), reverse=st.booleans()),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape_type_and_option(
+    sizes: tuple[int, int, int, int],
+    groups: int,
+    dtype: torch.dtype,
+    constant: str,
+    complex_A: bool,
+    optional: bool,
+    mode: Mode,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    b, l, d, n = sizes
+    case = make_case(
+        (b, l, d * groups, n),
+        groups=groups,
+        dtype=dtype,
+        constant=constant,
+        optional=optional,
+        complex_A=complex_A,
+    )
+    if not mode.delta_softplus:  # a step size is positive; otherwise the states would explode
+        case = replace(case, delta=case.delta.abs() * 0.3, delta_bias=None)
+    check(case, mode, times=4)  # sums that cancel
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 12, 16, 24, 32, 33, 64])
+@pytest.mark.parametrize("gated", [False, True])
+def test_every_number_of_states(n: int, gated: bool) -> None:
+    case = make_case((1, 37, 11, n))
+    check(case if gated else replace(case, z=None), Mode())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts_change_no_bit(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    case = make_case((2, 45, 19, 5), dtype=dtype)
+    moved = replace(
+        case, **{name: layout(getattr(case, name)) for name in ("u", "delta", "z", "B", "C")}
+    )
+    grad_y = torch.randn(case.u.shape).to(dtype)
+    expected = gradients(case, Mode(), grad_y)
+    got = gradients(moved, Mode(), layout(grad_y))
+    for name, value in expected.items():
+        assert value is None or torch.equal(got[name], value), name
