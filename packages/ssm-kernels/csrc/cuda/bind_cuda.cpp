@@ -30,5 +30,6 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   module.def("set_backwards", &ssm::simulator::set_backwards);
 #endif
   ssm::bind_operators(module);
+  ssm::cuda::bind_scan_backward_plan(module);
   ssm::cuda::bind_update_plans(module);
 }

@@ -5,6 +5,7 @@
 
 namespace ssm::cuda {
 
+void bind_scan_backward_plan(pybind11::module_& module);
 void bind_update_plans(pybind11::module_& module);
 
 }  // namespace ssm::cuda
