@@ -32,7 +32,7 @@ def test_rules(
     states: int,
     flags: tuple[bool, ...],
 ) -> None:
-    complex_A, wide, gated, long_strides, sum_u, sum_z = flags
+    complex_A, wide, _, long_strides, sum_u, sum_z = flags
     channels = per_group * 12  # a multiple of all numbers of groups
     sizes = (sequences, steps, channels, 2 * states if complex_A else states)
     plan: dict[str, Any] = simulated.selective_scan_backward_plan(
