@@ -34,6 +34,7 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   ssm::cuda::bind_s4_kernels_plan(module);
   ssm::cuda::bind_selective_scan_forward_plan(module);
   ssm::cuda::bind_ssd_plan(module);
+  ssm::cuda::bind_scan_backward_plan(module);
   ssm::cuda::bind_update_plans(module);
 #endif
 }

@@ -10,6 +10,7 @@ void bind_diagonal_scan_plan(pybind11::module_& module);
 void bind_s4_kernels_plan(pybind11::module_& module);
 void bind_selective_scan_forward_plan(pybind11::module_& module);
 void bind_ssd_plan(pybind11::module_& module);
+void bind_scan_backward_plan(pybind11::module_& module);
 void bind_update_plans(pybind11::module_& module);
 
 }  // namespace ssm::cuda
