@@ -1,3 +1,5 @@
+#include <tuple>
+
 #include "bindings.h"
 #include "kernels.h"
 
@@ -98,6 +100,31 @@ void backward(const ScanInputs& in, const Ref3& grad_y, int64_t grad_final_state
   (in.complex_A ? kernels.selective_scan_complex_backward : kernels.selective_scan_backward)(params);
 }
 
+// What differs from direction to direction: addresses of checkpoints; gradients of u, delta and z; of B and C; addresses
+// of those of A, D and delta_bias.
+using DirectionRefs = std::tuple<int64_t, std::array<Ref3, 3>, std::array<RefBC, 2>, std::array<int64_t, 3>>;
+
+// shared_u: the directions have the same u, and its gradient is one.
+void directions_backward(const std::vector<ScanInputs>& inputs, const Ref3& grad_y, bool shared_u,
+                         const std::vector<DirectionRefs>& refs) {
+  if (inputs.empty() || refs.size() != inputs.size()) throw std::invalid_argument("one list of tensors per direction");
+  std::vector<ScanBackward> directions(inputs.size());
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    const auto& [checkpoints, sequences, coefficients, grads] = refs[k];
+    ScanBackward& one = directions[k];
+    one.in = inputs[k], one.grad_y = view(grad_y), one.checkpoints = pointer<void>(checkpoints);
+    one.grad_u = view(sequences[0]), one.grad_delta = view(sequences[1]), one.grad_z = view(sequences[2]);
+    one.add_to_grad_u = shared_u && k > 0, one.add_to_grad_z = k > 0;
+    one.grad_B = coefficient(coefficients[0]), one.grad_C = coefficient(coefficients[1]);
+    one.grad_A = pointer<void>(grads[0]), one.grad_D = pointer<void>(grads[1]);
+    one.grad_delta_bias = pointer<void>(grads[2]);
+  }
+  const KernelTable& kernels = active_kernels();
+  if (kernels.selective_scan_directions_backward == nullptr) throw std::invalid_argument("call the scans one by one");
+  const WithoutGil without_gil(kernels);
+  kernels.selective_scan_directions_backward(directions.data(), static_cast<int64_t>(directions.size()));
+}
+
 }  // namespace
 
 void bind_selective_scan(py::module_& module) {
@@ -115,6 +142,7 @@ void bind_selective_scan(py::module_& module) {
   module.def("scans_directions_together",
              [] { return active_kernels().selective_scan_directions_forward != nullptr; });
   module.def("selective_scan_directions_forward", &directions_forward);
+  module.def("selective_scan_directions_backward", &directions_backward);
 }
 
 }  // namespace ssm

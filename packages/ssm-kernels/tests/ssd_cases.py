@@ -94,6 +94,4 @@ def cases(
     )
 
 
-EVERYTHING = Case(
-    2, 37, 4, 3, 2, 5, 2, True, True, True, True, True, False, ("contiguous",) * 5, 1
-)
+EVERYTHING = Case(2, 37, 4, 3, 2, 5, 2, True, True, True, True, True, False, ("contiguous",) * 5, 1)

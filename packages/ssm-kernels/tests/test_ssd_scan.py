@@ -157,9 +157,7 @@ def test_carried_state_joins_the_pieces(backend: str, reverse: bool, cut: int, c
 @pytest.mark.parametrize("backend", BACKENDS)
 @examples
 @given(lengths=st.lists(st.sampled_from([0, 1, 5, 64, 70]), max_size=5), case=cases())
-def test_packed_sequences_are_separate_calls(
-    backend: str, lengths: list[int], case: Case
-) -> None:
+def test_packed_sequences_are_separate_calls(backend: str, lengths: list[int], case: Case) -> None:
     case = replace(case, b=1, l=sum(lengths), carry=False)
     leaves = case.leaves(torch.float64)
     count = len(lengths)
@@ -250,6 +248,17 @@ def test_packed_sequences_do_not_leak() -> None:
         assert not got["y"][:, 4:8].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    leaves, cotangents = EVERYTHING.leaves(torch.float32), EVERYTHING.cotangents()
+    options = {**EVERYTHING.options(), "backend": "cpu"}
+    expected = run(ssd_scan, leaves, cotangents, **options)
+    with torch.autocast("cpu", dtype):
+        got = run(ssd_scan, leaves, cotangents, **options)
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+
+
 def test_mixed_types_meet_in_the_wider_one() -> None:
     case = replace(EVERYTHING, limited=False)
     leaves = case.leaves(torch.float32)
@@ -293,5 +302,5 @@ def test_wrong_options_and_types_are_named() -> None:
         ssd_scan(**tensors, dt_limit=(1.0, 0.5))
     with pytest.raises(ArgumentError, match="chunk_size is 0"):
         ssd_scan(**tensors, chunk_size=0)
-    with pytest.raises(DTypeError, match="A has dtype torch.complex64"):
+    with pytest.raises(DTypeError, match=r"A has dtype torch\.complex64"):
         ssd_scan(**{**tensors, "A": tensors["A"].to(torch.complex64)})

@@ -32,7 +32,7 @@ struct LaunchShape {
   bool empty() const { return grid.x == 0 || grid.y == 0 || grid.z == 0; }
 };
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #ifdef __CUDACC__
 inline void check(cudaError_t error, const char* what) {

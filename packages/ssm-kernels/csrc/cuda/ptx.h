@@ -43,6 +43,19 @@ __device__ __forceinline__ int64_t opaque(int64_t x) {
   return x;
 }
 
+// base + a b, an address in global memory, in one instruction.  The compiler would spend three, and not know what memory
+// it is where `base` was itself read from memory.
+__device__ __forceinline__ char* global_address(char* base, int32_t a, int32_t b) {
+#ifdef __CUDACC__
+  char* address;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(address) : "r"(a), "r"(b), "l"(base));
+  __builtin_assume(__isGlobal(address));
+  return address;
+#else
+  return base + int64_t(a) * b;
+#endif
+}
+
 // The number rounded to TF32's 10 bits of mantissa, to the nearest.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef __CUDACC__
@@ -104,17 +117,18 @@ __device__ __forceinline__ void wait_for_copies() {
 template <int Depth, class Decode>
 inline void multiply_exchanged(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Decode decode) {
   constexpr int kPerRegister = Depth / 8, kHalf = Depth / 2;
-  uint32_t left[32][4], right[32][2];
-  const char* places = simulator::exchange(~0u, a, 16);
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(left[lane], places + 16 * lane, 16);
-  places = simulator::exchange(~0u, b, 8);
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(right[lane], places + 16 * lane, 8);
   const int q = simulator::lane() / 4, r = simulator::lane() % 4;
+  uint32_t left[4][4], right[2][4][2];  // of the lanes that hold this lane's rows and columns
+  const char* places = simulator::exchange(~0u, a, 16);
+  for (int owner = 0; owner < 4; ++owner) std::memcpy(left[owner], places + 16 * (4 * q + owner), 16);
+  places = simulator::exchange(~0u, b, 8);
+  for (int column = 0; column < 2; ++column)
+    for (int owner = 0; owner < 4; ++owner)
+      std::memcpy(right[column][owner], places + 16 * (4 * (2 * r + column) + owner), 8);
   for (int i = 0; i < 4; ++i) {
-    const int row = q, column = 2 * r + (i & 1), lower = i >> 1;
     for (int k = 0; k < Depth; ++k) {
       const int half = k / kHalf, owner = k % kHalf / kPerRegister, part = k % kPerRegister;
-      sums[i] += decode(left[4 * row + owner][2 * half + lower], part) * decode(right[4 * column + owner][half], part);
+      sums[i] += decode(left[owner][2 * half + (i >> 1)], part) * decode(right[i & 1][owner][half], part);
     }
   }
 }

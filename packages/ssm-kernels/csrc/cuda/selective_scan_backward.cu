@@ -1,6 +1,5 @@
 // Backward pass of the selective scan: one kernel over time, and one that adds up what its blocks found.
-#include <stdexcept>
-
+#include "cuda/grid.h"
 #include "cuda/operators.h"
 #include "cuda/reduce.cuh"
 #include "cuda/selective_scan_backward_general.cuh"
@@ -26,17 +25,19 @@ bool short_strides(const ScanBackward& call) {
   return all;
 }
 
-// Alike in all directions.
-ScanBackwardShape shape_of(const ScanBackward& call, int64_t directions) {
-  const ScanInputs& in = call.in;
+// shared: gradients that directions add to are summed up here, not in the kernel.
+ScanBackwardShape shape_of(const ScanBackward* directions, int64_t count, bool shared) {
+  const ScanInputs& in = directions[0].in;
   ScanBackwardShape shape;
-  shape.directions = directions;
+  shape.directions = count;
   shape.sequences = in.sequences().count;
   shape.batch = in.batch, shape.steps = in.steps, shape.channels = in.channels, shape.states = in.states;
   shape.groups_B = in.B.groups, shape.groups_C = in.C.groups;
   shape.complex_A = in.complex_A, shape.wide = in.dtype == DType::f64;
   shape.gated = in.z.data != nullptr;
-  shape.short_strides = short_strides(call);
+  shape.sum_u = shared && directions[count - 1].add_to_grad_u;
+  shape.sum_z = shared && shape.gated && directions[count - 1].add_to_grad_z;
+  for (int64_t k = 0; k < count; ++k) shape.short_strides = shape.short_strides && short_strides(directions[k]);
   return shape;
 }
 
@@ -84,6 +85,27 @@ struct Totals {
     sums.add(sum);
   }
 
+  // (b, l, d) from (direction, b, l, d)
+  void over_directions(const View3& out, int64_t place, bool add) {
+    PartialSum sum;
+    sum.partials = at(place, 0);
+    sum.terms = shape.directions, sum.term_stride = shape.batch * shape.steps * shape.channels;
+    const int64_t sizes[] = {1, shape.batch, shape.steps, shape.channels};
+    const int64_t from[] = {0, shape.steps * shape.channels, shape.channels, 1};
+    const int64_t to[] = {0, out.stride_b, out.stride_l, out.stride_d};
+    for (int axis = 0; axis < 4; ++axis)
+      sum.size[axis] = sizes[axis], sum.partial_stride[axis] = from[axis], sum.out_stride[axis] = to[axis];
+    sum.out = out.data, sum.dtype = out.dtype, sum.add = add;
+    sums.add(sum);
+  }
+
+  // The place of one direction's terms of that.
+  View3 terms_of(int64_t place, int64_t direction) const {
+    const int64_t row = shape.steps * shape.channels;
+    char* data = const_cast<char*>(at(place, direction * shape.batch * row));
+    return {data, row, shape.channels, 1, compute_type()};
+  }
+
   void add_all(const ScanBackward& call, int64_t direction) {
     over_sequences(call.grad_A, plan.grad_A, direction, shape.states);
     over_sequences(call.grad_D, plan.grad_D, direction, 1);
@@ -104,26 +126,46 @@ void launch_general(const ScanBackwardLaunch& p, const LaunchShape& shape) {
   launch(kernel, shape, in.cuda, p);
 }
 
+// Directions that are alike in sizes and types, at most kMostDirections.  add: to the gradients that they share.
+void run_together(const ScanBackward* directions, int64_t count, const ScanBackwardShape& shape, char* workspace,
+                  bool add) {
+  ScanBackwardLaunch p;
+  p.plan = plan_scan_backward(shape);
+  p.workspace = workspace;
+  Totals totals(shape, p.plan, workspace);
+  for (int64_t k = 0; k < count; ++k) {
+    ScanBackward& call = p.calls[k];
+    call = directions[k];
+    if (shape.sum_u) call.grad_u = totals.terms_of(p.plan.sum_u, k), call.add_to_grad_u = false;
+    if (shape.sum_z) call.grad_z = totals.terms_of(p.plan.sum_z, k), call.add_to_grad_z = false;
+    totals.add_all(call, k);
+  }
+  if (shape.sum_u) totals.over_directions(directions[0].grad_u, p.plan.sum_u, add);
+  if (shape.sum_z) totals.over_directions(directions[0].grad_z, p.plan.sum_z, add);
+  const LaunchShape launch_shape = {grid_of(p.plan.blocks), dim3(unsigned(p.plan.threads())), p.plan.shared_bytes};
+  if (p.plan.kernel == ScanBackwardKernel::lanes) launch_scan_backward_lanes(p, launch_shape);
+  else launch_general(p, launch_shape);
+  launch_sums(totals.sums, directions[0].in.cuda);
+}
+
+char* allocate_for(const ScanBackward& call, const ScanBackwardShape& shape) {
+  return allocate(call.in.cuda, plan_scan_backward(shape).workspace_bytes);
+}
+
 }  // namespace
 
 void selective_scan_backward(const ScanBackward& params) {
-  const ScanInputs& in = params.in;
-  const ScanBackwardShape shape = shape_of(params, 1);
-  ScanBackwardLaunch p;
-  p.calls[0] = params;
-  p.plan = plan_scan_backward(shape);
-  p.workspace = allocate(in.cuda, p.plan.workspace_bytes);
-  if (p.plan.blocks > 0x7fffffff) throw std::runtime_error("selective_scan: too many sequences and channels for one launch");
-  LaunchShape launch_shape;
-  launch_shape.grid = dim3(unsigned(p.plan.blocks));
-  launch_shape.block = dim3(unsigned(p.plan.threads()));
-  launch_shape.shared_bytes = p.plan.shared_bytes;
+  const ScanBackwardShape shape = shape_of(&params, 1, false);
+  run_together(&params, 1, shape, allocate_for(params, shape), false);
+}
 
-  if (p.plan.kernel == ScanBackwardKernel::lanes) launch_scan_backward_lanes(p, launch_shape);
-  else launch_general(p, launch_shape);
-  Totals totals(shape, p.plan, p.workspace);
-  totals.add_all(params, 0);
-  launch_sums(totals.sums, in.cuda);
+void selective_scan_directions_backward(const ScanBackward* directions, int64_t count) {
+  const int64_t most = count < kMostDirections ? count : kMostDirections;
+  char* workspace = allocate_for(directions[0], shape_of(directions, most, true));
+  for (int64_t first = 0; first < count; first += most) {
+    const int64_t now = count - first < most ? count - first : most;
+    run_together(directions + first, now, shape_of(directions + first, now, true), workspace, first > 0);
+  }
 }
 
 }  // namespace ssm::cuda

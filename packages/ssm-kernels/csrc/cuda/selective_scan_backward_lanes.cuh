@@ -40,8 +40,8 @@ struct LanesBackward {
     for (int j = 0; j < 2; ++j)
 #pragma unroll
       for (int i = 0; i < 2; ++i)
-        if (channel(j) < tiles.slab.channels && state(i) < tiles.in.states)
-          body(j, i, tiles.slab.first + channel(j), int64_t(state(i)));
+        if (channel(j) < tiles.block.slab.channels && state(i) < tiles.in.states)
+          body(j, i, tiles.block.slab.first + channel(j), int64_t(state(i)));
   }
 
   __device__ __forceinline__ void begin() {
@@ -53,7 +53,7 @@ struct LanesBackward {
     const float* grad = static_cast<const float*>(tiles.call.grad_final_state);
     for_own([&](int j, int i, int64_t d, int64_t n) {
       rate[j][i] = A[d * tiles.in.states + n] * kLog2e;
-      if (grad != nullptr) carry[j][i] = grad[(tiles.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n];
+      if (grad != nullptr) carry[j][i] = grad[(tiles.block.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n];
     });
   }
 
@@ -61,7 +61,7 @@ struct LanesBackward {
     float* grad = static_cast<float*>(tiles.call.grad_initial_state);
     for_own([&](int j, int i, int64_t d, int64_t n) {
       sums_A[n * tiles.in.channels + d] = grad_A[j][i];
-      if (grad != nullptr) grad[(tiles.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n] = carry[j][i];
+      if (grad != nullptr) grad[(tiles.block.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n] = carry[j][i];
     });
   }
 
@@ -227,25 +227,27 @@ struct LanesBackward {
 template <int kLanes, bool kGated>
 __global__ void __launch_bounds__(32 * scan_backward::warps_for(kLanes), scan_backward::blocks_wanted(kLanes))
     scan_backward_lanes(ScanBackwardLaunch p) {
-  constexpr int64_t kChunk = kScanChunk;
-  const BackwardTiles<kLanes, kGated> tiles(p, ScanSlab(p, blockIdx.x));
+  BackwardBlock& block = *shared_memory<BackwardBlock>();
+  if (threadIdx.x == 0) block.fill(p, kGated);
+  __syncthreads();
+  const BackwardTiles<kLanes, kGated> tiles(p);
   LanesBackward<kLanes, kGated> lanes(tiles);
   lanes.begin();
   tiles.begin();
-  const TimeOrder& order = tiles.order;
-  const int64_t first = first_checkpoint(tiles.in.sequences(), tiles.slab.sequence);
-  for (int64_t chunk = (order.steps + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
-    const int rows = int(order.steps - chunk * kChunk < kChunk ? order.steps - chunk * kChunk : kChunk);
-    tiles.find_positions(chunk * kChunk, rows);
+#pragma unroll 1
+  for (int chunk = int(divide_up(block.order.steps, kScanChunk)) - 1; chunk >= 0; --chunk) {
+    const int64_t begin = chunk * kScanChunk, left = block.order.steps - begin;
+    const int rows = int(left < kScanChunk ? left : kScanChunk);
+    tiles.find_positions(begin, rows);
     __syncthreads();
     tiles.prepare(rows);
     __syncthreads();
-    lanes.run_chunk(first + chunk, rows);
+    lanes.run_chunk(block.first_checkpoint + chunk, rows);
     __syncthreads();
     tiles.finish(rows);
     __syncthreads();
   }
-  lanes.end(tiles.slab.template sums<float>(p, p.plan.grad_A, tiles.in.states));
+  lanes.end(block.slab.template sums<float>(p, p.plan.grad_A, tiles.in.states));
   tiles.end(p);
 }
 

@@ -60,7 +60,7 @@ constexpr int64_t kBatchSteps = 8;
 // Steps of a channel that a thread prepares and finishes together.
 constexpr int64_t kItemSteps = 8;
 
-constexpr int64_t kViewBytes = 9 * 24;  // strides of the block's tensors
+constexpr int64_t kBlockBytes = 384;  // what the block works on
 
 // Blocks per multiprocessor that registers (and, up to 32 states, shared memory) suffice for.
 constexpr int64_t blocks_wanted(int64_t lanes) { return 12 / warps_for(lanes); }
@@ -73,8 +73,8 @@ constexpr int64_t lanes_shared_bytes(int64_t lanes, bool gated) {
                          + 2 * states * kPitch                        // B and C
                          + warps * 2 * states * kPitch                // each warp's part of their gradients
                          + 2 * slab * (kScanChunk / kItemSteps)       // sums of D and delta_bias
-                         + kScanChunk + kViewBytes / 4;               // positions, views
-  return floats * 4;
+                         + kScanChunk;                                // positions
+  return kBlockBytes + floats * 4;
 }
 
 inline int64_t general_shared_bytes(bool complex_A, bool wide) {

@@ -19,8 +19,45 @@ struct ShortView {
   __device__ __forceinline__ ShortView(char* data, int64_t stride_l, int64_t stride_d, DType dtype)
       : data(data), stride_l(int32_t(stride_l * size_of(dtype))), stride_d(int32_t(stride_d * size_of(dtype))), dtype(dtype) {}
 
-  __device__ __forceinline__ char* at(int32_t l, int32_t d) const {
-    return data + int64_t(l) * stride_l + int64_t(d) * stride_d;
+  __device__ __forceinline__ char* column(int32_t d) const { return global_address(data, d, stride_d); }
+  template <class Bits>
+  __device__ __forceinline__ Bits* at(char* column, int32_t l) const {
+    return reinterpret_cast<Bits*>(global_address(column, l, stride_l));
+  }
+};
+
+// What a block works on.  In shared memory: registers are for states.
+struct BackwardBlock {
+  enum Tensor { kU, kDelta, kZ, kGradY, kGradU, kGradDelta, kGradZ, kB, kC, kTensors };
+
+  ScanSlab slab;
+  TimeOrder order;
+  int64_t first_checkpoint;
+  float* rows;  // of the sums over channels, in the workspace
+  ShortView views[kTensors];
+
+  // By one thread, before a barrier.
+  __device__ __forceinline__ void fill(const ScanBackwardLaunch& p, bool gated) {
+    const ScanSlab own(p, blockIdx.x);
+    const ScanBackward& call = p.calls[own.direction];
+    const ScanInputs& in = call.in;
+    slab = own;
+    order = TimeOrder(in, own.sequence);
+    first_checkpoint = ssm::cuda::first_checkpoint(in.sequences(), own.sequence);
+    rows = own.template rows<float>(p);
+    const auto tensor = [&](Tensor which, const View3& view) {
+      const int64_t offset = own.sequence.batch * view.stride_b + own.first * view.stride_d;
+      views[which] = ShortView(view.data + offset * size_of(view.dtype), view.stride_l, view.stride_d, view.dtype);
+    };
+    tensor(kU, in.u), tensor(kDelta, in.delta), tensor(kGradY, call.grad_y);
+    tensor(kGradU, call.grad_u), tensor(kGradDelta, call.grad_delta);
+    if (gated) tensor(kZ, in.z), tensor(kGradZ, call.grad_z);
+    const auto coefficient = [&](Tensor which, const CoefficientView& view) {
+      const int64_t group = own.first / (in.channels / view.groups);
+      const int64_t offset = own.sequence.batch * view.stride_b + group * view.stride_g;
+      views[which] = ShortView(view.data + offset * size_of(in.dtype), view.stride_l, view.stride_n, in.dtype);
+    };
+    coefficient(kB, in.B), coefficient(kC, in.C);
   }
 };
 
@@ -39,29 +76,28 @@ struct BackwardTiles {
   static constexpr int kPitch = int(scan_backward::kPitch), kChunk = int(kScanChunk);
   static constexpr int kSteps = BackwardItem::kSteps;
   static constexpr int kItems = kChannels * kChunk / kSteps;
-  enum Tensor { kU, kDelta, kZ, kGradY, kGradU, kGradDelta, kGradZ, kB, kC, kTensors };
+  using Block = BackwardBlock;
+  using Tensor = Block::Tensor;
 
-  const ScanSlab slab;
+  Block& block;
   const ScanBackward& call;
   const ScanInputs& in;
-  const TimeOrder order;
   const bool steps_together;  // neighbouring threads take neighbouring steps, not channels
   float4* before;             // (batches, threads): see LanesBackward
-  ShortView* views;           // of the block's tensors
   float *delta, *delta_u, *dy, *q2, *u, *slope, *y, *gate;  // (channels, steps)
   float *q1;                                                // in the place of delta_u
   float *B, *C;                                             // (states, steps)
   float* parts;               // (warps, B and C, states, steps): sums over the channels of a warp
   float *sums_D, *sums_bias;  // (items)
   int32_t* positions;         // of the steps on the axis l
-  float* rows;                // of the sums over channels, in the workspace
 
-  __device__ __forceinline__ BackwardTiles(const ScanBackwardLaunch& p, const ScanSlab& slab)
-      : slab(slab), call(p.calls[slab.direction]), in(call.in), order(in, slab.sequence),
-        steps_together(in.u.stride_d != 1 && (in.u.stride_l == 1 || in.u.stride_l == -1)),
-        rows(slab.template rows<float>(p)) {
+  // Of a block that is filled.
+  __device__ __forceinline__ explicit BackwardTiles(const ScanBackwardLaunch& p)
+      : block(*shared_memory<Block>()), call(p.calls[block.slab.direction]), in(call.in),
+        steps_together(in.u.stride_d != 1 && (in.u.stride_l == 1 || in.u.stride_l == -1)) {
     constexpr int kTile = kChannels * kPitch, kRows = kStates * kPitch;
-    before = shared_memory<float4>();
+    static_assert(sizeof(Block) <= scan_backward::kBlockBytes);
+    before = reinterpret_cast<float4*>(shared_memory<char>() + scan_backward::kBlockBytes);
     float* next = reinterpret_cast<float*>(before + kThreads * kChunk / int(scan_backward::kBatchSteps));
     for (float** tile : {&delta, &delta_u, &dy, &q2, &u, &slope}) *tile = next, next += kTile;
     q1 = delta_u, y = gate = nullptr;
@@ -69,31 +105,16 @@ struct BackwardTiles {
     B = next, C = B + kRows, parts = C + kRows;
     sums_D = parts + 2 * kWarps * kRows, sums_bias = sums_D + kItems;
     positions = reinterpret_cast<int32_t*>(sums_bias + kItems);
-    views = reinterpret_cast<ShortView*>(positions + kChunk);
-    static_assert(sizeof(ShortView) * kTensors <= scan_backward::kViewBytes);
   }
 
-  // Before the first barrier.
   __device__ __forceinline__ void begin() const {
     for (int index = int(threadIdx.x); index < kItems; index += kThreads) sums_D[index] = sums_bias[index] = 0.f;
-    if (threadIdx.x != 0) return;
-    const auto tensor = [&](Tensor which, const View3& view) {
-      const int64_t offset = slab.sequence.batch * view.stride_b + slab.first * view.stride_d;
-      views[which] = ShortView(view.data + offset * size_of(view.dtype), view.stride_l, view.stride_d, view.dtype);
-    };
-    tensor(kU, in.u), tensor(kDelta, in.delta), tensor(kGradY, call.grad_y);
-    tensor(kGradU, call.grad_u), tensor(kGradDelta, call.grad_delta);
-    if constexpr (kGated) tensor(kZ, in.z), tensor(kGradZ, call.grad_z);
-    const auto coefficient = [&](Tensor which, const CoefficientView& view) {
-      const int64_t group = slab.first / (in.channels / view.groups);
-      const int64_t offset = slab.sequence.batch * view.stride_b + group * view.stride_g;
-      views[which] = ShortView(view.data + offset * size_of(in.dtype), view.stride_l, view.stride_n, in.dtype);
-    };
-    coefficient(kB, in.B), coefficient(kC, in.C);
   }
 
+  // Steps after the last one count as it, so that reads need no condition.
   __device__ __forceinline__ void find_positions(int64_t begin, int count) const {
-    for (int t = int(threadIdx.x); t < count; t += kThreads) positions[t] = int32_t(order.position(begin + t));
+    const int t = int(threadIdx.x);
+    if (t < kChunk) positions[t] = int32_t(block.order.position(begin + (t < count ? t : count - 1)));
   }
 
   // Calls body(item, its number) for this thread's items.
@@ -104,51 +125,73 @@ struct BackwardTiles {
     for (int index = int(threadIdx.x); index < kItems; index += kThreads) {
       BackwardItem item = {index % kChannels, index / kChannels * kSteps, 0};
       if (steps_together) item.channel = index / kPerChannel, item.step = index % kPerChannel * kSteps;
-      item.steps = item.channel < slab.channels ? count - item.step : 0;
+      item.steps = item.channel < block.slab.channels ? count - item.step : 0;
       body(item, index);
     }
   }
 
-  template <DType kType>
-  __device__ __forceinline__ void read_as(const char* column, int stride, const BackwardItem& at, float (&v)[kSteps]) const {
-    using Bits = typename Number<kType>::Bits;
+  template <class Bits>
+  __device__ __forceinline__ void load_steps(const ShortView& view, const BackwardItem& at, Bits (&v)[kSteps]) const {
+    char* column = view.column(at.channel);
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-      const Bits* from = reinterpret_cast<const Bits*>(column + int64_t(positions[at.step + t]) * stride);
-      v[t] = t < at.steps ? Number<kType>::decode(*from) : 0.f;
-    }
+    for (int t = 0; t < kSteps; ++t) v[t] = *view.at<Bits>(column, positions[at.step + t]);
   }
 
-  template <DType kType>
-  __device__ __forceinline__ void write_as(char* column, int stride, const BackwardItem& at, const float (&v)[kSteps]) const {
-    using Bits = typename Number<kType>::Bits;
+  template <class Bits>
+  __device__ __forceinline__ void store_steps(const ShortView& view, const BackwardItem& at, const Bits (&v)[kSteps]) const {
+    char* column = view.column(at.channel);
+    if (at.steps >= kSteps) {
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t)
-      if (t < at.steps)
-        *reinterpret_cast<Bits*>(column + int64_t(positions[at.step + t]) * stride) = Number<kType>::encode(v[t]);
+      for (int t = 0; t < kSteps; ++t) *view.at<Bits>(column, positions[at.step + t]) = v[t];
+    } else {
+#pragma unroll
+      for (int t = 0; t < kSteps - 1; ++t)
+        if (t < at.steps) *view.at<Bits>(column, positions[at.step + t]) = v[t];
+    }
   }
 
   // Zeros for steps that do not exist.
   __device__ __forceinline__ void read(Tensor which, const BackwardItem& at, float (&v)[kSteps]) const {
-    const ShortView view = views[which];
-    const char* column = view.at(0, at.channel);
-    if (view.dtype == DType::bf16) read_as<DType::bf16>(column, view.stride_l, at, v);
-    else if (view.dtype == DType::f16) read_as<DType::f16>(column, view.stride_l, at, v);
-    else read_as<DType::f32>(column, view.stride_l, at, v);
+    if (at.steps > 0) {
+      const ShortView view = block.views[which];
+      if (view.dtype == DType::f32) {
+        load_steps(view, at, v);
+      } else {
+        uint16_t bits[kSteps];
+        load_steps(view, at, bits);
+        if (view.dtype == DType::bf16) {
+#pragma unroll
+          for (int t = 0; t < kSteps; ++t) v[t] = decode_bf16(bits[t]);
+        } else {
+#pragma unroll
+          for (int t = 0; t < kSteps; ++t) v[t] = decode_f16(bits[t]);
+        }
+      }
+    }
+    if (at.steps < kSteps) {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) v[t] = t < at.steps ? v[t] : 0.f;
+    }
   }
 
   __device__ __forceinline__ void write(Tensor which, const BackwardItem& at, bool add, float (&v)[kSteps]) const {
-    const ShortView view = views[which];
-    char* column = view.at(0, at.channel);
+    const ShortView view = block.views[which];
     if (add) {
       float there[kSteps];
       read(which, at, there);
 #pragma unroll
       for (int t = 0; t < kSteps; ++t) v[t] += there[t];
     }
-    if (view.dtype == DType::bf16) write_as<DType::bf16>(column, view.stride_l, at, v);
-    else if (view.dtype == DType::f16) write_as<DType::f16>(column, view.stride_l, at, v);
-    else write_as<DType::f32>(column, view.stride_l, at, v);
+    if (view.dtype == DType::f32) return store_steps(view, at, v);
+    uint16_t bits[kSteps];
+    if (view.dtype == DType::bf16) {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) bits[t] = encode_bf16(v[t]);
+    } else {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) bits[t] = encode_f16(v[t]);
+    }
+    store_steps(view, at, bits);
   }
 
   static __device__ __forceinline__ void put(float* tile, const BackwardItem& at, const float (&v)[kSteps]) {
@@ -165,18 +208,18 @@ struct BackwardTiles {
     }
   }
   __device__ __forceinline__ float parameter(const void* data, const BackwardItem& at) const {
-    return data == nullptr || at.steps <= 0 ? 0.f : static_cast<const float*>(data)[slab.first + at.channel];
+    return data == nullptr || at.steps <= 0 ? 0.f : static_cast<const float*>(data)[block.slab.first + at.channel];
   }
 
   __device__ __forceinline__ void prepare(int count) const {
-    read_coefficient(kB, count, B);
-    read_coefficient(kC, count, C);
+    read_coefficient(Block::kB, count, B);
+    read_coefficient(Block::kC, count, C);
     for_items(count, [&](const BackwardItem& at, int) {
       float v[kSteps], own_u[kSteps], own_dy[kSteps];
-      read(kGradY, at, own_dy);
+      read(Block::kGradY, at, own_dy);
       if constexpr (kGated) {
         float own_gate[kSteps];
-        read(kZ, at, own_gate);
+        read(Block::kZ, at, own_gate);
 #pragma unroll
         for (int t = 0; t < kSteps; ++t) {
           const float z = own_gate[t];
@@ -187,8 +230,8 @@ struct BackwardTiles {
         put(gate, at, own_gate);
       }
       put(dy, at, own_dy);
-      read(kDelta, at, v);
-      read(kU, at, own_u);
+      read(Block::kDelta, at, v);
+      read(Block::kU, at, own_u);
       put(u, at, own_u);
       const float bias = parameter(in.delta_bias, at);
       float own_slope[kSteps];
@@ -196,7 +239,10 @@ struct BackwardTiles {
       for (int t = 0; t < kSteps; ++t) {
         v[t] += bias, own_slope[t] = 1.f;
         if (in.delta_softplus) v[t] = softplus_and_slope(v[t], own_slope[t]);
-        v[t] = t < at.steps ? v[t] : 0.f;  // a step without effect
+      }
+      if (at.steps < kSteps) {
+#pragma unroll
+        for (int t = 0; t < kSteps; ++t) v[t] = t < at.steps ? v[t] : 0.f;  // steps without effect
       }
       put(slope, at, own_slope);
       put(delta, at, v);
@@ -208,23 +254,23 @@ struct BackwardTiles {
 
   // Rows of B or C of the slab's group; zeros for steps and states that do not exist.
   __device__ __forceinline__ void read_coefficient(Tensor which, int count, float* tile) const {
-    const ShortView view = views[which];
-    const int n = int(threadIdx.x) % kStates;
-    const char* column = view.at(0, n);
-    const bool exists = n < in.states;
-#pragma unroll 4
-    for (int step = int(threadIdx.x) / kStates; step < kChunk; step += kThreads / kStates) {
-      float value = 0.f;
-      if (exists && step < count) {
-        const char* from = column + int64_t(positions[step]) * view.stride_l;
-        if (view.dtype == DType::f32) value = *reinterpret_cast<const float*>(from);
-        else value = half_value(*reinterpret_cast<const uint16_t*>(from), view.dtype);
-      }
-      tile[n * kPitch + step] = value;
-    }
+    const ShortView view = block.views[which];
+    if (view.dtype == DType::bf16) read_coefficient_as<DType::bf16>(view, count, tile);
+    else if (view.dtype == DType::f16) read_coefficient_as<DType::f16>(view, count, tile);
+    else read_coefficient_as<DType::f32>(view, count, tile);
   }
-  static __device__ __forceinline__ float half_value(uint16_t bits, DType dtype) {
-    return dtype == DType::bf16 ? decode_bf16(bits) : decode_f16(bits);
+
+  template <DType kType>
+  __device__ __forceinline__ void read_coefficient_as(const ShortView& view, int count, float* tile) const {
+    constexpr int kTogether = kThreads / kStates;  // steps that are read together
+    const int n = int(threadIdx.x) % kStates, first = int(threadIdx.x) / kStates;
+    char* column = view.column(n < in.states ? n : 0);
+#pragma unroll
+    for (int step = 0; step < kChunk; step += kTogether) {
+      const float value =
+          Number<kType>::decode(*view.at<typename Number<kType>::Bits>(column, positions[step + first]));
+      tile[n * kPitch + step + first] = n < in.states && step + first < count ? value : 0.f;
+    }
   }
 
   __device__ __forceinline__ void finish(int count) const {
@@ -237,7 +283,7 @@ struct BackwardTiles {
         get(gate, at, v), get(y, at, w);
 #pragma unroll
         for (int t = 0; t < kSteps; ++t) v[t] *= fmaf(D, own_u[t], w[t]);
-        write(kGradZ, at, call.add_to_grad_z, v);
+        write(Block::kGradZ, at, call.add_to_grad_z, v);
       }
       get(q1, at, own_q1), get(q2, at, v), get(slope, at, w);
       float sum_D = 0.f, sum_bias = 0.f;
@@ -248,18 +294,18 @@ struct BackwardTiles {
         sum_bias += t < at.steps ? v[t] : 0.f;
       }
       sums_D[index] += sum_D, sums_bias[index] += sum_bias;
-      write(kGradDelta, at, false, v);
+      write(Block::kGradDelta, at, false, v);
       get(delta, at, v);
 #pragma unroll
       for (int t = 0; t < kSteps; ++t) v[t] = fmaf(own_q1[t], v[t], D * own_dy[t]);
-      write(kGradU, at, call.add_to_grad_u, v);
+      write(Block::kGradU, at, call.add_to_grad_u, v);
     });
     write_rows(count);
   }
 
   // Adds up what the warps found for the gradients of B and C.
   __device__ __forceinline__ void write_rows(int count) const {
-    const int32_t width = 2 * int32_t(in.states);
+    const int32_t width = 2 * int32_t(in.states) * int32_t(sizeof(float));
     for (int index = int(threadIdx.x); index < 2 * kStates * kChunk / 4; index += kThreads) {
       const int column = index % (2 * kStates), step = index / (2 * kStates) * 4;
       const int n = column % kStates, at = column < kStates ? n : int(in.states) + n;
@@ -271,9 +317,10 @@ struct BackwardTiles {
         const float4 term = *reinterpret_cast<const float4*>(part);
         total[0] += term.x, total[1] += term.y, total[2] += term.z, total[3] += term.w;
       }
+      char* rows = reinterpret_cast<char*>(block.rows + at);
 #pragma unroll
       for (int t = 0; t < 4; ++t)
-        if (step + t < count) rows[int64_t(positions[step + t]) * width + at] = total[t];
+        if (step + t < count) *reinterpret_cast<float*>(global_address(rows, positions[step + t], width)) = total[t];
     }
   }
 
@@ -281,14 +328,14 @@ struct BackwardTiles {
   __device__ __forceinline__ void end(const ScanBackwardLaunch& p) const {
     constexpr int kPerChannel = kChunk / kSteps;
     __syncthreads();
-    for (int channel = int(threadIdx.x); channel < slab.channels; channel += kThreads) {
+    for (int channel = int(threadIdx.x); channel < block.slab.channels; channel += kThreads) {
       float D = 0.f, bias = 0.f;
       for (int part = 0; part < kPerChannel; ++part) {
         const int index = steps_together ? channel * kPerChannel + part : part * kChannels + channel;
         D += sums_D[index], bias += sums_bias[index];
       }
-      slab.template sums<float>(p, p.plan.grad_D, 1)[slab.first + channel] = D;
-      slab.template sums<float>(p, p.plan.grad_bias, 1)[slab.first + channel] = bias;
+      block.slab.template sums<float>(p, p.plan.grad_D, 1)[block.slab.first + channel] = D;
+      block.slab.template sums<float>(p, p.plan.grad_bias, 1)[block.slab.first + channel] = bias;
     }
   }
 

@@ -4,29 +4,10 @@
 #include "cuda/functions.cuh"
 #include "cuda/ssd_matrix.cuh"
 #include "cuda/ssd_plan.h"
+#include "cuda/ssd_states.h"
 #include "cuda/time_order.h"
 
 namespace ssm::cuda {
-
-// The kernels' copy of a call: that of the forward pass, or of the backward pass, and addresses in the workspace.
-struct SsdForwardCall {
-  SsdForward call;
-  char *states, *decays;
-};
-struct SsdBackwardCall {
-  SsdBackward call;
-  char *states, *grad_states, *decays, *grad_A, *grad_dt_bias, *grad_D;
-};
-
-// Chunks of one sequence have places that follow each other.
-struct SsdChunks {
-  int64_t first, count;
-};
-__device__ __forceinline__ SsdChunks chunks_of(const Sequences& sequences, const Sequence& sequence) {
-  const int64_t count = (sequence.steps + kSsdChunk - 1) / kSsdChunk;
-  if (!sequences.packed()) return {sequence.index * count, count};
-  return {sequence.first / kSsdChunk + sequence.index, count};
-}
 
 // Step k of a chunk, in the order of time, is the step position(k) of the tensors.
 struct SsdChunk {
@@ -43,7 +24,7 @@ __device__ inline SsdChunk chunk_at(const SsdInputs& in, int64_t place) {
     int64_t low = 0, high = sequences.count - 1;
     while (low < high) {
       const int64_t middle = low + (high - low + 1) / 2;
-      if (chunks_of(sequences, sequence_at(sequences, middle)).first <= place) low = middle;
+      if (ssd_chunks_of(sequence_at(sequences, middle), true).first <= place) low = middle;
       else high = middle - 1;
     }
     index = low;
@@ -51,7 +32,7 @@ __device__ inline SsdChunk chunk_at(const SsdInputs& in, int64_t place) {
     index = place / ((in.steps + kSsdChunk - 1) / kSsdChunk);
   }
   const Sequence sequence = sequence_at(sequences, index);
-  const SsdChunks chunks = chunks_of(sequences, sequence);
+  const SsdSequenceChunks chunks = ssd_chunks_of(sequence, sequences.packed());
   SsdChunk chunk;
   const int64_t skipped = (place - chunks.first) * kSsdChunk;
   if (skipped < 0 || skipped >= sequence.steps) return chunk;
@@ -126,9 +107,12 @@ __device__ inline void fill_times(SsdTimes<typename Number<T>::Compute>& times, 
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     before += part[i];
+    part[i] = before;
     times.high[2 * lane + i] = Compute(before);
-    times.low[2 * lane + i] = Compute(before - double(Compute(before)));
   }
+  __syncwarp();  // and read again: GCC 12 takes double(float(x)) for x where it works on two at a time
+#pragma unroll
+  for (int i = 0; i < 2; ++i) times.low[2 * lane + i] = Compute(part[i] - double(times.high[2 * lane + i]));
 }
 
 // Steps of a chunk of one head or group: element (step, column), 0 outside.

@@ -7,7 +7,7 @@ namespace ssm::cuda {
 
 // blockIdx.x is the chunk and group, blockIdx.y the tile of states.  OfB: the gradient of B, else that of C.
 template <DType T, bool OfB>
-__global__ void __launch_bounds__(kTileThreads) ssd_gradient_groups(SsdBackwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_gradient_groups(SsdBackwardCall p) {
   using Compute = typename Number<T>::Compute;
   using Multiply = typename Multiplies<T>::Computed;
   const SsdInputs& in = p.call.in;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kTileThreads) ssd_gradient_groups(SsdBackwardC
     add_product<Multiply, true, true>(
         sums, in.channels, staged, [&](int i, int k) { return grad_y(i, k); }, [&](int j, int k) { return x(j, k); });
     each_element(sums, [&](int i, int j, Compute& sum) {
-      weights[i * kWeightsRow + j] = j <= i ? sum * times.decay(i, j) * times.step[j] : Compute(0);
+      weights[i * kTileRow + j] = j <= i ? sum * times.decay(i, j) * times.step[j] : Compute(0);
     });
     // from the state, or to it
     const SsdState<Compute> state(OfB ? p.grad_states : p.states, in, place, head);
@@ -46,11 +46,11 @@ __global__ void __launch_bounds__(kTileThreads) ssd_gradient_groups(SsdBackwardC
     // from and to the steps of the chunk
     add_product<Multiply, !OfB, false>(
         total, chunk.steps, staged,
-        [&](int i, int k) { return OfB ? weights[k * kWeightsRow + i] : weights[i * kWeightsRow + k]; },
+        [&](int i, int k) { return OfB ? weights[k * kTileRow + i] : weights[i * kTileRow + k]; },
         [&](int j, int k) { return other(k, first_n + j); });
   }
   const SsdRows<T> out(OfB ? p.call.grad_B : p.call.grad_C, chunk, group, in.states);
-  each_element(total, [&](int i, int j, Compute& sum) {
+  each_row(total, staged, [&](int i, int j, Compute sum) {
     if (out.has(i, first_n + j)) out.store(i, first_n + j, sum);
   });
 }

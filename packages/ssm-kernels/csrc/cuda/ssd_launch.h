@@ -1,8 +1,10 @@
-// What the passes of the SSD scan launch alike.
+// Launches of the SSD scan.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/grid.h"
-#include "cuda/ssd_states.cuh"
+#include "cuda/ssd_chunk.cuh"
 
 namespace ssm::cuda {
 
@@ -10,25 +12,18 @@ inline LaunchShape ssd_grid(int64_t blocks, int64_t tiles, int64_t shared_bytes)
   return {grid_of(blocks, tiles), dim3(kTileThreads), shared_bytes};
 }
 
-// Of the kernels that make a tile of a state.
 template <DType T>
-LaunchShape states_shape(const SsdInputs& in, const SsdPlan& plan) {
-  using Compute = typename Number<T>::Compute;
-  return ssd_grid(plan.chunks * in.heads, plan.channel_tiles * plan.state_tiles,
-                  int64_t(sizeof(SsdTimes<Compute>)) + staged_bytes<Compute>());
-}
+using DTypeConstant = std::integral_constant<DType, T>;
 
-// What each chunk adds to the state in `call.states`, decays in `call.decays`.
-template <DType T>
-void launch_states(const SsdForwardCall& call, const SsdPlan& plan) {
-  launch(ssd_chunk_states<T>, states_shape<T>(call.call.in, plan), call.call.in.cuda, call);
-}
-
-template <class Compute>
-void launch_carry(const SsdCarry& carry) {
-  LaunchShape shape = ssd_grid(carry.in.sequences().count * carry.in.heads * carry.blocks, 1, 0);
-  shape.block = dim3(kSsdCarryThreads);
-  launch(ssd_carry_states<Compute>, shape, carry.in.cuda, carry);
+// Calls work(DTypeConstant<dtype>()).
+template <class Work>
+void with_dtype(DType dtype, const Work& work) {
+  switch (dtype) {
+    case DType::f32: return work(DTypeConstant<DType::f32>());
+    case DType::f64: return work(DTypeConstant<DType::f64>());
+    case DType::bf16: return work(DTypeConstant<DType::bf16>());
+    case DType::f16: return work(DTypeConstant<DType::f16>());
+  }
 }
 
 }  // namespace ssm::cuda

@@ -15,6 +15,7 @@ constexpr int kTileThreads = 128;
 constexpr int kTileColumns = 8;   // groups of 8 columns
 constexpr int kStagedDepth = 32;  // terms that are staged at one time
 constexpr int kStagedRow = 72;    // cells: the lanes of a warp then read from different banks
+constexpr int kTileRow = 65;      // of a tile in shared memory, numbers
 
 // How numbers are multiplied.  A cell holds kPerCell terms that follow each other.
 struct MultiplyBf16 {
@@ -93,9 +94,14 @@ struct Multiplies<DType::f16> {
   using Computed = MultiplyTf32<false>;
 };
 
-// Of the larger cells.
+// Blocks that a multiprocessor must have room for.  Named, since the compiler else spills to make room for one more.
+template <DType T>
+constexpr int kTileBlocks = T == DType::f64 ? 2 : 3;
+
+// Of add_product (of the larger cells) and each_row.
 template <class Compute>
 SSM_HOST_DEVICE constexpr int64_t staged_bytes() {
+  static_assert(2 * kStagedDepth * kStagedRow >= kTile * kTileRow);
   return int64_t(2) * kStagedDepth * kStagedRow * sizeof(Compute);
 }
 
@@ -124,11 +130,30 @@ __device__ __forceinline__ void each_element(Sums<Compute>& sums, Work work) {
     for (int i = 0; i < 4; ++i) work(lane_row(i), lane_column(t, i), sums.at[t][i]);
 }
 
+// The same one row after the other, its elements by neighbouring lanes, for what is done with memory in each place.
+// work(row, column, element); the rows of a warp are its own.  `memory` is that of add_product.
+template <class Compute, class Work>
+__device__ __forceinline__ void each_row(const Sums<Compute>& sums, char* memory, const Work& work) {
+  Compute* rows = reinterpret_cast<Compute*>(memory);
+#pragma unroll
+  for (int t = 0; t < kTileColumns; ++t)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) rows[lane_row(i) * kTileRow + lane_column(t, i)] = sums.at[t][i];
+  __syncwarp();
+  const int first = int(threadIdx.x) / 32 * 16;
+#pragma unroll 1
+  for (int row = first; row < first + 16; ++row)
+#pragma unroll 1
+    for (int column = int(threadIdx.x) % 32; column < kTile; column += 32)
+      work(row, column, rows[row * kTileRow + column]);
+  __syncwarp();
+}
+
 // Elements (index, k) of a matrix as cells (k / kPerCell, index).  AlongDepth: neighbours in memory are those along k.
 template <class Multiply, bool AlongDepth, class Element>
 __device__ __forceinline__ void stage(typename Multiply::Cell* staged, int first, const Element& element) {
   constexpr int kCells = kStagedDepth / Multiply::kPerCell;
-#pragma unroll 4
+#pragma unroll 2
   for (int e = int(threadIdx.x); e < kCells * kTile; e += kTileThreads) {
     const int cell = AlongDepth ? e % kCells : e / kTile, index = AlongDepth ? e / kCells : e % kTile;
     const int k = first + cell * Multiply::kPerCell;

@@ -5,12 +5,10 @@
 
 namespace ssm::cuda {
 
-constexpr int kWeightsRow = kSsdChunk + 1;  // numbers; the lanes of a warp then read columns from different banks
-
 template <class Compute>
 struct SsdOutputsMemory {
   SsdTimes<Compute> times;
-  Compute weights[kSsdChunk * kWeightsRow];
+  Compute weights[kSsdChunk * kTileRow];
 };
 
 // Leaves decay(i, j) (C[i] . B[j]), 0 for j > i, in `weights`; the block has to wait before it reads them.
@@ -21,13 +19,13 @@ __device__ __forceinline__ void fill_weights(Compute* weights, const SsdTimes<Co
   add_product<typename Multiplies<T>::Inputs, true, true>(
       sums, C.columns, staged, [&](int i, int k) { return C(i, k); }, [&](int j, int k) { return B(j, k); });
   each_element(sums, [&](int i, int j, Compute& sum) {
-    weights[i * kWeightsRow + j] = j <= i ? sum * times.decay(i, j) : Compute(0);
+    weights[i * kTileRow + j] = j <= i ? sum * times.decay(i, j) : Compute(0);
   });
 }
 
 // blockIdx.x is the chunk and head, blockIdx.y the tile of channels.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_outputs(SsdForwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_outputs(SsdForwardCall p) {
   using Compute = typename Number<T>::Compute;
   using Multiply = typename Multiplies<T>::Computed;
   const SsdInputs& in = p.call.in;
@@ -53,11 +51,11 @@ __global__ void __launch_bounds__(kTileThreads) ssd_outputs(SsdForwardCall p) {
       [&](int j, int k) { return state(first_p + j, k); });
   each_element(sums, [&](int i, int, Compute& sum) { sum *= times.since_start(i); });
   add_product<Multiply, true, false>(
-      sums, chunk.steps, staged, [&](int i, int k) { return memory.weights[i * kWeightsRow + k] * times.step[k]; },
+      sums, chunk.steps, staged, [&](int i, int k) { return memory.weights[i * kTileRow + k] * times.step[k]; },
       [&](int j, int k) { return x(k, first_p + j); });
 
   const SsdRows<T> y(p.call.y, chunk, head, in.channels);
-  each_element(sums, [&](int i, int j, Compute& sum) {
+  each_row(sums, staged, [&](int i, int j, Compute sum) {
     const int64_t channel = first_p + j;
     if (!y.has(i, channel)) return;
     Compute value = sum + skip_of<Compute>(in, head, channel) * x(i, channel);

@@ -34,6 +34,16 @@ inline int64_t ssd_chunks(int64_t sequences, int64_t steps, bool packed) {
   return sequences * ((steps + kSsdChunk - 1) / kSsdChunk);
 }
 
+// Chunks of one sequence have places that follow each other.
+struct SsdSequenceChunks {
+  int64_t first, count;
+};
+SSM_HOST_DEVICE inline SsdSequenceChunks ssd_chunks_of(const Sequence& sequence, bool packed) {
+  const int64_t count = (sequence.steps + kSsdChunk - 1) / kSsdChunk;
+  if (!packed) return {sequence.index * count, count};
+  return {sequence.first / kSsdChunk + sequence.index, count};
+}
+
 inline SsdPlan plan_ssd(const SsdInputs& in, bool backward) {
   const auto tiles = [](int64_t size, int64_t tile) { return (size + tile - 1) / tile; };
   SsdPlan plan;

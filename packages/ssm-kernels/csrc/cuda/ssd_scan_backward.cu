@@ -43,9 +43,9 @@ void launch_parameters(const SsdBackwardCall& call, const SsdPlan& plan) {
   launch_sums(sums, in.cuda);
 }
 
-template <DType T>
-void run(const SsdBackward& params) {
-  using Compute = typename Number<T>::Compute;
+}  // namespace
+
+void ssd_scan_backward(const SsdBackward& params) {
   const SsdInputs& in = params.in;
   const SsdPlan plan = plan_ssd(in, true);
   const SsdWorkspace& w = plan.workspace;
@@ -59,26 +59,15 @@ void run(const SsdBackward& params) {
                              workspace + w.grad_D};
   SsdForward forward;
   forward.in = in;
-  launch_states<T>({forward, call.states, call.decays}, plan);
-  launch_carry<Compute>({in, plan.carry_blocks, call.states, call.decays, static_cast<const char*>(in.initial_state),
-                         nullptr, false});
-  launch(ssd_chunk_grad_states<T>, states_shape<T>(in, plan), in.cuda, call);
-  launch_carry<Compute>({in, plan.carry_blocks, call.grad_states, call.decays,
-                         static_cast<const char*>(params.grad_final_state),
-                         static_cast<char*>(params.grad_initial_state), true});
-  launch_gradients<T>(call, plan);
+  launch_ssd_states({forward, call.states, call.decays}, plan);
+  launch_ssd_carry({in, plan.carry_blocks, call.states, call.decays, static_cast<const char*>(in.initial_state), nullptr,
+                    false});
+  launch_ssd_grad_states(call, plan);
+  launch_ssd_carry({in, plan.carry_blocks, call.grad_states, call.decays,
+                    static_cast<const char*>(params.grad_final_state), static_cast<char*>(params.grad_initial_state),
+                    true});
+  with_dtype(in.dtype, [&](auto type) { launch_gradients<type()>(call, plan); });
   launch_parameters(call, plan);
-}
-
-}  // namespace
-
-void ssd_scan_backward(const SsdBackward& params) {
-  switch (params.in.dtype) {
-    case DType::f32: return run<DType::f32>(params);
-    case DType::f64: return run<DType::f64>(params);
-    case DType::bf16: return run<DType::bf16>(params);
-    case DType::f16: return run<DType::f16>(params);
-  }
 }
 
 }  // namespace ssm::cuda

@@ -5,31 +5,20 @@
 #include "cuda/workspace.h"
 
 namespace ssm::cuda {
-namespace {
 
-template <DType T>
-void run(const SsdForward& params) {
-  using Compute = typename Number<T>::Compute;
+void ssd_scan_forward(const SsdForward& params) {
   const SsdInputs& in = params.in;
   const SsdPlan plan = plan_ssd(in, false);
   char* workspace = allocate(in.cuda, plan.workspace.bytes);
   const SsdForwardCall call{params, workspace + plan.workspace.states, workspace + plan.workspace.decays};
-  launch_states<T>(call, plan);
-  launch_carry<Compute>({in, plan.carry_blocks, call.states, call.decays, static_cast<const char*>(in.initial_state),
-                         static_cast<char*>(params.final_state), false});
-  const int64_t shared_bytes = int64_t(sizeof(SsdOutputsMemory<Compute>)) + staged_bytes<Compute>();
-  launch(ssd_outputs<T>, ssd_grid(plan.chunks * in.heads, plan.channel_tiles, shared_bytes), in.cuda, call);
-}
-
-}  // namespace
-
-void ssd_scan_forward(const SsdForward& params) {
-  switch (params.in.dtype) {
-    case DType::f32: return run<DType::f32>(params);
-    case DType::f64: return run<DType::f64>(params);
-    case DType::bf16: return run<DType::bf16>(params);
-    case DType::f16: return run<DType::f16>(params);
-  }
+  launch_ssd_states(call, plan);
+  launch_ssd_carry({in, plan.carry_blocks, call.states, call.decays, static_cast<const char*>(in.initial_state),
+                    static_cast<char*>(params.final_state), false});
+  with_dtype(in.dtype, [&](auto type) {
+    using Compute = typename Number<type()>::Compute;
+    const int64_t shared_bytes = int64_t(sizeof(SsdOutputsMemory<Compute>)) + staged_bytes<Compute>();
+    launch(ssd_outputs<type()>, ssd_grid(plan.chunks * in.heads, plan.channel_tiles, shared_bytes), in.cuda, call);
+  });
 }
 
 }  // namespace ssm::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/ssd_chunk.cuh"
+#include "cuda/ssd_states.h"
 
 namespace ssm::cuda {
 
@@ -26,7 +27,7 @@ __device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Com
   add_product<Multiply, false, false>(
       sums, steps, staged, [&](int i, int k) { return rows(k, tile.first_p + i); },
       [&](int j, int k) { return k < steps ? columns(k, tile.first_n + j) * weight(k) : Compute(0); });
-  each_element(sums, [&](int i, int j, Compute& sum) {
+  each_row(sums, staged, [&](int i, int j, Compute sum) {
     const int64_t row = tile.first_p + i, column = tile.first_n + j;
     if (state.has(row, column)) state.data[row * state.states + column] = sum;
   });
@@ -34,7 +35,7 @@ __device__ __forceinline__ void fill_state(const SsdState<typename Multiply::Com
 
 // What a chunk adds to the state: the sum of to_end step x B^T.  Also the chunk's decay.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_chunk_states(SsdForwardCall p) {
   using Compute = typename Number<T>::Compute;
   const SsdInputs& in = p.call.in;
   const SsdStateTile tile(in);
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(kTileThreads) ssd_chunk_states(SsdForwardCall 
 
 // What a chunk adds to the gradient of the state before it: the sum of since_start grad_y C^T.
 template <DType T>
-__global__ void __launch_bounds__(kTileThreads) ssd_chunk_grad_states(SsdBackwardCall p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) ssd_chunk_grad_states(SsdBackwardCall p) {
   using Compute = typename Number<T>::Compute;
   const SsdInputs& in = p.call.in;
   const SsdStateTile tile(in);
@@ -68,17 +69,6 @@ __global__ void __launch_bounds__(kTileThreads) ssd_chunk_grad_states(SsdBackwar
                                                [&](int k) { return times.since_start(k); });
 }
 
-// One launch carries all states of a call through their chunks, forwards or backwards in time.
-struct SsdCarry {
-  SsdInputs in;
-  int64_t blocks;      // of a sequence and head
-  char* states;        // (chunks, h, p, n): what is added, replaced by what was there before
-  const char* decays;  // (chunks, h)
-  const char* begin;   // (sequences, h, p, n) or nullptr for zeros
-  char* end;           // (sequences, h, p, n) or nullptr
-  bool backwards;
-};
-
 template <class Compute>
 __global__ void __launch_bounds__(kSsdCarryThreads) ssd_carry_states(SsdCarry p) {
   const SsdInputs& in = p.in;
@@ -88,7 +78,8 @@ __global__ void __launch_bounds__(kSsdCarryThreads) ssd_carry_states(SsdCarry p)
   if (index >= size) return;
   const int64_t head = sequence_and_head % in.heads;
   const Sequences sequences = in.sequences();
-  const SsdChunks chunks = chunks_of(sequences, sequence_at(sequences, sequence_and_head / in.heads));
+  const SsdSequenceChunks chunks =
+      ssd_chunks_of(sequence_at(sequences, sequence_and_head / in.heads), sequences.packed());
 
   Compute state = p.begin == nullptr ? 0 : reinterpret_cast<const Compute*>(p.begin)[sequence_and_head * size + index];
   const int64_t direction = p.backwards ? -1 : 1;

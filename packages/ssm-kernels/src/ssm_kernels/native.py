@@ -13,6 +13,12 @@ from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
 from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
+from .native_s4_kernels import (
+    cauchy_backward,
+    cauchy_forward,
+    log_vandermonde_backward,
+    log_vandermonde_forward,
+)
 from .native_scan import (
     ScanGradients,
     ScanMode,
@@ -21,7 +27,11 @@ from .native_scan import (
     selective_scan_backward,
     selective_scan_forward,
 )
-from .native_scan_directions import selective_scan_directions_forward
+from .native_scan_directions import (
+    adds_up_in_any_type,
+    selective_scan_directions_backward,
+    selective_scan_directions_forward,
+)
 from .native_state_update import selective_state_update
 
 __all__ = [
@@ -30,8 +40,11 @@ __all__ = [
     "ScanGradients",
     "ScanMode",
     "ScanTensors",
+    "adds_up_in_any_type",
     "available_isas",
     "build_info",
+    "cauchy_backward",
+    "cauchy_forward",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
     "causal_conv1d_update",
@@ -41,8 +54,11 @@ __all__ = [
     "diagonal_scan_backward",
     "diagonal_scan_forward",
     "isa",
+    "log_vandermonde_backward",
+    "log_vandermonde_forward",
     "machine_limits",
     "selective_scan_backward",
+    "selective_scan_directions_backward",
     "selective_scan_directions_forward",
     "selective_scan_forward",
     "selective_state_update",

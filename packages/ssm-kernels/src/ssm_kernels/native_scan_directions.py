@@ -1,13 +1,21 @@
-"""The compiled scans of several directions whose outputs are added up, in one launch where possible."""
+"""The compiled scans of several directions whose outputs are added up, at once where possible."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from .native_extension import address, module_for, view
-from .native_scan import Scan, ScanMode, ScanTensors, selective_scan_forward
+from .native_extension import address, coefficient, module_for, pairs, resolved, view
+from .native_scan import (
+    Scan,
+    ScanGradients,
+    ScanMode,
+    ScanTensors,
+    selective_scan_backward,
+    selective_scan_forward,
+)
 
 
 def selective_scan_directions_forward(
@@ -38,3 +46,72 @@ def selective_scan_directions_forward(
     together[0].kernels.selective_scan_directions_forward(
         [scan.inputs for scan in together], view(into), kept
     )
+
+
+def adds_up_in_any_type(tensor: Tensor) -> bool:
+    """Whether the backward pass forms sums over directions before it rounds them."""
+    return bool(module_for(tensor).scans_directions_together())
+
+
+def selective_scan_directions_backward(
+    grad_y: Tensor,
+    scans: Sequence[ScanTensors],
+    modes: Sequence[ScanMode],
+    *,
+    checkpoints: Tensor,
+    into: Sequence[ScanGradients],
+) -> tuple[Tensor | None, ...]:
+    """Fill `into` with gradients and return those of A, D and delta_bias, (k, ...) each.
+
+    scans: as in the forward pass, but with z in all of them. into: nothing in it is None but z
+    where there is none. The gradient of z is the same tensor in all, and so is that of u where the
+    scans share it; unless `adds_up_in_any_type`, they must not have 16 bits.
+    """
+    shared = len(scans) > 1 and into[0].u is into[1].u
+    if not module_for(grad_y).scans_directions_together():
+        found = [
+            selective_scan_backward(
+                grad_y,
+                None,
+                *tensors,
+                kept,
+                mode=mode,
+                need_initial_state_grad=False,
+                into=gradients,
+                add=(k > 0 and shared, k > 0),
+            )
+            for k, (tensors, mode, kept, gradients) in enumerate(
+                zip(scans, modes, checkpoints, into, strict=True)
+            )
+        ]
+        return (
+            _stacked([one[2] for one in found]),
+            _stacked([one[5] for one in found]),
+            _stacked([one[7] for one in found]),
+        )
+    together = [Scan(tensors, None, mode) for tensors, mode in zip(scans, modes, strict=True)]
+    grad_y = resolved(grad_y)
+    grads = [_room_for(len(scans), scans[0][place]) for place in (2, 5, 7)]
+    refs = [
+        (
+            address(kept),
+            (view(one.u), view(one.delta), view(one.z)),
+            (coefficient(pairs(one.B)), coefficient(pairs(one.C))),
+            tuple(0 if x is None else address(x[k]) for x in grads),
+        )
+        for k, (kept, one) in enumerate(zip(checkpoints, into, strict=True))
+        if one.B is not None and one.C is not None
+    ]
+    together[0].kernels.selective_scan_directions_backward(
+        [scan.inputs for scan in together], view(grad_y), shared, refs
+    )
+    return grads[0], grads[1], grads[2]
+
+
+def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [x for x in parts if x is not None]
+    return torch.stack(present) if present else None
+
+
+def _room_for(k: int, like: Tensor | None) -> Tensor | None:
+    return None if like is None else like.new_empty((k, *like.shape))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from . import native_extension as extension
@@ -41,9 +40,7 @@ class _Call:
         offsets: Tensor | None,
     ) -> None:
         self.kernels = extension.module_for(x)
-        self.activations = [
-            None if m is None else resolved(m) for m in (x, dt, B, C, z)
-        ]
+        self.activations = [None if m is None else resolved(m) for m in (x, dt, B, C, z)]
         self.parameters = [contiguous(m) for m in (A, D, dt_bias, initial_state)]
         self.offsets = offsets
         b, l, h, p = x.shape
@@ -51,9 +48,7 @@ class _Call:
         inputs = self.inputs = self.kernels.SsdInputs()
         inputs.set_sizes((b, l, h, p, g, n), DTYPE_CODES[x.dtype])
         inputs.set_activations([_view(m) for m in self.activations])
-        inputs.set_parameters(
-            [address(m) for m in self.parameters], D is not None and D.dim() == 2
-        )
+        inputs.set_parameters([address(m) for m in self.parameters], D is not None and D.dim() == 2)
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
         inputs.set_mode(options.dt_softplus, options.dt_min, options.dt_max, options.reverse)

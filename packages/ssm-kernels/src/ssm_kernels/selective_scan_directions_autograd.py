@@ -110,30 +110,27 @@ def _launch_backward(*arguments: Any) -> Results:
     grad_y, *tensors, delta_softplus, directions, columns, checkpoints = arguments
     inputs = DirectionInputs(*tensors)
     u, z = inputs.u, inputs.z
-    grad_u = u.new_empty(u.shape) if u.dim() == 4 else _sum_like(u, u)
+    at_once = native.adds_up_in_any_type(u)
+    grad_u = u.new_empty(u.shape) if at_once or u.dim() == 4 else _sum_like(u, u)
     grad_delta, grad_B, grad_C = (x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
-    grad_z = None if z is None else _sum_like(z, z)
-    parameters: list[tuple[Tensor | None, ...]] = []
-    for k, mode in enumerate(_modes(delta_softplus, directions, columns)):
-        into = native.ScanGradients(
+    grad_z = None if z is None else z.new_empty(z.shape) if at_once else _sum_like(z, z)
+    modes = _modes(delta_softplus, directions, columns)
+    into = [
+        native.ScanGradients(
             grad_u if u.dim() == 3 else grad_u[:, :, k],
             grad_delta[:, :, k],
             grad_z,
             grad_B[:, :, k],
             grad_C[:, :, k],
         )
-        others = (grad_y, None, *_one(inputs, k, gated=True), checkpoints[k])
-        found = native.selective_scan_backward(
-            *others,
-            mode=mode,
-            need_initial_state_grad=False,
-            into=into,
-            add=(k > 0 and u.dim() == 3, k > 0),
-        )
-        parameters.append((found[2], found[5], found[7]))
-    grad_A, grad_D, grad_bias = (
-        None if column[0] is None else torch.stack(column)
-        for column in zip(*parameters, strict=True)
+        for k in range(len(modes))
+    ]
+    grad_A, grad_D, grad_bias = native.selective_scan_directions_backward(
+        grad_y,
+        [_one(inputs, k, gated=True) for k in range(len(modes))],
+        modes,
+        checkpoints=checkpoints,
+        into=into,
     )
     grad_u = grad_u.to(u.dtype)
     grad_z = None if grad_z is None or z is None else grad_z.to(z.dtype)

@@ -1,11 +1,11 @@
 """The SSD scan as products of matrices, a chunk of steps at a time, in plain PyTorch.
 
-Inside a chunk, y = (L * C B^T) dt x with L[i, j] the decay from step j to step i; between chunks the
-state is carried. All decays are exponentials of sums of terms of one sign, never of a difference of
-two sums, which would lose digits.
+Inside a chunk, y = (L * C B^T) dt x with L[i, j] the decay from step j to step i; between chunks
+the state is carried. All decays are exponentials of sums of terms of one sign, never of a
+difference of two sums, which would lose digits.
 
-The steps of all sequences are laid out as chunks (c, q, ...) in the order of time, the last chunk of
-a sequence filled up with steps that do nothing (step size 0). Shapes in comments: c chunks of q
+The steps of all sequences are laid out as chunks (c, q, ...) in the order of time, the last chunk
+of a sequence filled up with steps that do nothing (step size 0). Shapes in comments: c chunks of q
 steps, h heads in g groups, p channels, n states.
 
 Source: Dao & Gu 2024, arXiv:2405.21060, Section 6 and Listing 1.
@@ -123,7 +123,7 @@ def make_times(step: Tensor, A: Tensor) -> Times:
 
 
 def decays(log: Tensor) -> Tensor:
-    """(c, h, q) logarithms of the decay per step -> (c, h, i, j) from step j to step i, 0 for j > i."""
+    """Decays (c, h, i, j) from step j to step i, 0 for j > i, of logarithms per step (c, h, q)."""
     q = log.shape[-1]
     later = torch.ones(q, q, dtype=torch.bool, device=log.device).triu(1)  # [j, i]: i > j
     terms = torch.where(later, log.unsqueeze(-2), log.new_zeros(()))
@@ -132,7 +132,7 @@ def decays(log: Tensor) -> Tensor:
 
 
 def chunk_states(X: Tensor, weights: Tensor, B: Tensor) -> Tensor:
-    """The sum over steps of weights x B^T: X (c, q, h, p), (c, h, q), B (c, q, g, n) -> (c, h, p, n)."""
+    """Sum weights (c, h, q) times X (c, q, h, p) B^T (c, q, g, n) over steps: (c, h, p, n)."""
     c, q, h, p = X.shape
     g, n = B.shape[2:]
     scaled = X * weights.transpose(1, 2).unsqueeze(-1)
@@ -182,7 +182,7 @@ def forward(
     options: SsdOptions,
     lengths: list[int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return y and the final state of checked arguments; `lengths` are those of packed sequences."""
+    """Return y and the final state; `lengths` are those of packed sequences."""
     count = x.shape[0] if lengths is None else len(lengths)
     state = first_states(x, B, initial_state, count)
     if x.shape[0] * x.shape[1] * x.shape[2] == 0:
@@ -203,7 +203,7 @@ def forward(
 
 
 def chunk_outputs(X: Tensor, times: Times, B: Tensor, C: Tensor, states: Tensor) -> Tensor:
-    """What the steps of the chunks give, (c, q, h, p): from within the chunk and from before it."""
+    """What the steps of the chunks give, (c, q, h, p): from inside and from before the chunk."""
     weights = per_head(C.transpose(1, 2) @ B.permute(0, 2, 3, 1), X.shape[2]) * decays(times.log)
     inputs = (X * times.step.transpose(1, 2).unsqueeze(-1)).transpose(1, 2)
     before = from_states(states, C) * times.since_start.transpose(1, 2).unsqueeze(-1)

@@ -55,7 +55,9 @@ def backward(
     count = x.shape[0] if lengths is None else len(lengths)
     g_state = first_states(x, B, grad_final_state, count)
     if x.shape[0] * x.shape[1] * h == 0:
-        zeros = (None if m is None else torch.zeros_like(m) for m in (x, dt, A, B, C, D, z, dt_bias))
+        zeros = (
+            None if m is None else torch.zeros_like(m) for m in (x, dt, A, B, C, D, z, dt_bias)
+        )
         return *zeros, g_state
 
     chunks = make_chunks(x, lengths, options)
@@ -115,7 +117,7 @@ def backward(
 
 
 class Inputs(NamedTuple):
-    """Of some chunks: (c, q, h, p), (c, q, g, n) twice, (c, h, p, n), and gradients of two of them."""
+    """Of some chunks: (c, q, h, p), (c, q, g, n) twice, (c, h, p, n), and two gradients."""
 
     X: Tensor
     B: Tensor
@@ -126,7 +128,7 @@ class Inputs(NamedTuple):
 
 
 def _part(inputs: Inputs, times: Times) -> tuple[Tensor, ...]:
-    """Gradients of x, B, C (c, q, ...), and of the step sizes and logarithms of decays (c, h, q)."""
+    """Gradients of x, B, C (c, q, ...), and of step sizes and logarithms of decays (c, h, q)."""
     X, B, C, states, g_y, g_states = inputs
     h = X.shape[2]
     L = decays(times.log)
@@ -139,7 +141,9 @@ def _part(inputs: Inputs, times: Times) -> tuple[Tensor, ...]:
 
     L_G = L.mul_(G).mul_(times.step.unsqueeze(-2))
     groups = _over_heads(L_G, B.shape[2])
-    g_C = (groups @ B.transpose(1, 2)).transpose(1, 2) + _state_sums(states, g_y, times.since_start, C)
+    g_C = (groups @ B.transpose(1, 2)).transpose(1, 2) + _state_sums(
+        states, g_y, times.since_start, C
+    )
     weights = times.to_end * times.step
     g_B = (groups.transpose(-1, -2) @ C.transpose(1, 2)).transpose(1, 2)
     g_B = g_B + _state_sums(g_states, X, weights, B)

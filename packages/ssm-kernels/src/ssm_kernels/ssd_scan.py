@@ -38,8 +38,8 @@ def ssd_scan(
 
     One state S (p, n) per head, whose decay is one number per step: the selective scan with A
     constant over p and n. That lets a chunk of steps be computed with products of matrices.
-    `step` is `dt`, plus `dt_bias`, through a softplus if `dt_softplus`, then confined to `dt_limit`.
-    With a gate, y[t] is multiplied by silu(z[t]), the skip D x included.
+    `step` is `dt`, plus `dt_bias`, through a softplus if `dt_softplus`, then confined to
+    `dt_limit`. With a gate, y[t] is multiplied by silu(z[t]), the skip D x included.
 
     Args:
         x: (b, l, h, p) input: float32, float64, bfloat16 or float16, any strides.
@@ -135,9 +135,9 @@ def _reference(
     inputs: SsdInputs, cu_seqlens: Tensor | None, options: SsdOptions
 ) -> tuple[Tensor, Tensor]:
     def scan(*tensors: Any) -> tuple[Tensor, Tensor]:
-        *others, initial_state = tensors
+        x, dt, A, B, C, D, z, dt_bias, initial_state = tensors
         result = ssd_scan_reference(
-            *others,
+            *(x, dt, A, B, C, D, z, dt_bias),
             options.dt_softplus,
             dt_limit=(options.dt_min, options.dt_max),
             initial_state=initial_state,

@@ -1,4 +1,4 @@
-"""The state space dual scan of Mamba-2 as a plain loop over the steps, taken apart with `unbind`."""
+"""The scan of Mamba-2 (SSD) as a plain loop over the steps, taken apart with `unbind`."""
 
 from __future__ import annotations
 
