@@ -5,10 +5,10 @@ VENV ?= .venv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench bench-cuda clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 setup: ## make or update the virtual environment; a second call takes a moment
 	@tools/setup.sh
@@ -24,6 +24,9 @@ lint: setup ## ruff, mypy, the direction of imports, tests without an assertion
 
 bench: setup ## time operators and models beside their peers; ARGS="--parts scan --shapes B"
 	@PYTHONPATH=tools $(VENV)/bin/python -m bench $(ARGS)
+
+bench-cuda: setup ## the same on a GPU; ARGS="--parts scan --out FILE", or --smoke without one
+	@PYTHONPATH=tools $(VENV)/bin/python -m bench.cuda $(ARGS)
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	@tools/clean.sh

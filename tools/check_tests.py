@@ -61,7 +61,7 @@ def tests_without_assertion(sources: dict[Path, str]) -> Iterator[tuple[Path, Fu
 
 def main() -> int:
     n_files = n_found = 0
-    for package in sorted(ROOT.glob("packages/*")):
+    for package in [*sorted(ROOT.glob("packages/*")), ROOT / "tools"]:
         sources = {path: path.read_text("utf-8") for path in sorted(package.glob("tests/**/*.py"))}
         n_files += len(sources)
         for path, test in tests_without_assertion(sources):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests of the named packages (default: all), each with its own coverage.
+# Run the tests of the named packages (default: all, and those of tools/), each with its own coverage.
 #   tools/test.sh [PACKAGE...] [-- PYTEST ARGUMENTS...]
 # A package is measured by its own tests alone; a failing one does not stop the others.
 set -euo pipefail
@@ -11,22 +11,24 @@ packages=()
 while (($#)) && [[ $1 != -- ]]; do packages+=("$1") && shift; done
 if (($#)); then shift; fi
 if ((${#packages[@]} == 0)); then
-    packages=(ssm-kernels ssm-core ssm-vision ssm-text ssm-prune)
+    packages=(ssm-kernels ssm-core ssm-vision ssm-text ssm-prune tools)
 fi
 
 mkdir -p build
 failed=0
 summary=""
 for package in "${packages[@]}"; do
-    if [[ ! -d packages/$package/tests ]]; then
-        echo "error: no package $package; there are: $(cd packages && echo *)" >&2
+    folder=packages/$package measured=${package//-/_}
+    if [[ $package == tools ]]; then folder=tools measured=bench.cuda; fi
+    if [[ ! -d $folder/tests ]]; then
+        echo "error: no package $package; there are: $(cd packages && echo *) tools" >&2
         exit 2
     fi
     echo "==> $package"
     export COVERAGE_FILE=build/coverage.$package
     rm -f "$COVERAGE_FILE"
     result=passed
-    "$python" -m pytest "packages/$package/tests" --cov="${package//-/_}" "$@" || result=FAILED
+    PYTHONPATH=tools "$python" -m pytest "$folder/tests" --cov="$measured" "$@" || result=FAILED
     [[ $result == passed ]] || failed=1
     covered=$("$python" -m coverage report --format=total 2>/dev/null) || covered="no data"
     summary+=$(printf '  %-12s %-7s coverage %% %s' "$package" "$result" "$covered")$'\n'

@@ -49,8 +49,8 @@ def rate(part: str, what: str, case: str = "") -> Finder:
     return find
 
 
-def of_limit(part: str, what: str, shapes: str) -> Finder:
-    """The least part of the machine's limit over shapes, given as letters."""
+def of_limit(part: str, what: str, shapes: str | tuple[str, ...]) -> Finder:
+    """The least part of the machine's limit over shapes, given as letters or names."""
 
     def find(rows: list[Row]) -> Figure | None:
         found = ran(rows, part, what=what, subject=OURS)
@@ -59,8 +59,8 @@ def of_limit(part: str, what: str, shapes: str) -> Finder:
     return find
 
 
-def ratio(part: str, what: str, subjects: tuple[str, ...], shapes: str) -> Finder:
-    """The least ratio of any of the subjects to ours over shapes, given as letters."""
+def ratio(part: str, what: str, subjects: tuple[str, ...], shapes: str | tuple[str, ...]) -> Finder:
+    """The least ratio of any of the subjects to ours over shapes, given as letters or names."""
 
     def find(rows: list[Row]) -> Figure | None:
         return worst(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,8 +19,13 @@ from ssm_kernels import native
 PEER_PACKAGES = ("mambapy", "transformers", "mamba-ssm", "matplotlib")
 
 
-def description(arguments: list[str], smoke: bool) -> dict[str, Any]:
-    """Machine, versions, settings and command, for the JSON file."""
+def description(
+    arguments: list[str],
+    smoke: bool,
+    target: str = "bench",
+    peers: Iterable[str] = PEER_PACKAGES,
+) -> dict[str, Any]:
+    """Machine, versions, settings and command, for the JSON file; `target` is that of make."""
     build = native.build_info()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -34,8 +40,8 @@ def description(arguments: list[str], smoke: bool) -> dict[str, Any]:
         "system": platform.platform(),
         "compiler": build["compiler"],
         "parallel": build["parallel"],
-        "versions": versions() | _peer_versions(),
-        "command": shlex.join(["make", "bench", f"ARGS={shlex.join(arguments)}"]),
+        "versions": versions() | _versions_of(peers),
+        "command": shlex.join(["make", target, f"ARGS={shlex.join(arguments)}"]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
@@ -60,9 +66,9 @@ def _generation() -> str:
     return f", family {found['cpu family']} model {found.get('model', '?')}"
 
 
-def _peer_versions() -> dict[str, str]:
+def _versions_of(packages: Iterable[str]) -> dict[str, str]:
     found = {}
-    for name in PEER_PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -74,13 +74,15 @@ class Report:
     part: str
     rows: list[Row] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    row_type: type[Row] = Row
+    columns: str = COLUMNS
 
     def __post_init__(self) -> None:
-        print(f"\n== {self.part}\n{COLUMNS}", flush=True)
+        print(f"\n== {self.part}\n{self.columns}", flush=True)
 
     def add(self, case: str, what: str, subject: str, value: float | None, **more: Any) -> None:
-        """Add a row; `more` are further fields of `Row`."""
-        row = Row(self.part, case, what, subject, value, **more)
+        """Add a row; `more` are further fields of `row_type`."""
+        row = self.row_type(self.part, case, what, subject, value, **more)
         self.rows.append(row)
         print(row.line(), flush=True)
 

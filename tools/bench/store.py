@@ -18,7 +18,8 @@ from .report import Report
 
 Row = dict[str, Any]
 Content = dict[str, Any]
-SAME = ("processor", "cores", "threads", "isa", "smoke")  # what rows of one part have in common
+#: what rows of one part have in common
+SAME = ("processor", "cores", "threads", "isa", "device", "smoke")
 
 
 def merged(path: Path | None, machine: dict[str, Any], reports: Sequence[Report]) -> Content:
@@ -30,7 +31,7 @@ def merged(path: Path | None, machine: dict[str, Any], reports: Sequence[Report]
     for report in reports:
         rows = report.as_json()
         old = parts.get(report.part)
-        comparable = old is not None and all(old["machine"].get(k) == machine[k] for k in SAME)
+        comparable = old is not None and all(old["machine"].get(k) == machine.get(k) for k in SAME)
         commands = old["commands"] if comparable else []
         if comparable:
             again = {_key(row) for row in rows}

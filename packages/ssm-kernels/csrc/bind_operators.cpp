@@ -17,6 +17,7 @@ void bind_operators(py::module_& module) {
   bind_causal_conv1d_update(module);
   bind_selective_state_update(module);
   bind_diagonal_scan(module);
+  bind_ssd_scan(module);
 }
 
 }  // namespace ssm

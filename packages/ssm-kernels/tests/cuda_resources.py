@@ -179,7 +179,7 @@ def short(full: str) -> str:
             start -= 1
             depth += (full[start] == ")") - (full[start] == "(")
         full = full[:start]
-    return full.removeprefix("void ")
+    return full.removeprefix("void ").replace("> >", ">>")
 
 
 def tool(name: str) -> str:

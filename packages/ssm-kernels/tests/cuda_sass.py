@@ -95,57 +95,8 @@ class Code:
                 found[start].append(following)
         return found
 
-    def loops(self) -> list[Loop]:
-        """The natural loops: blocks that lead to a jump back to a block that dominates them."""
-        dominators = self._dominators()
-        loops: dict[int, set[int]] = {}
-        for block in dominators:
-            for header in self.successors[block]:
-                if header in dominators[block]:
-                    loops.setdefault(header, {header}).update(
-                        self._leading_to(block, header, dominators)
-                    )
-        return [self._loop(header, body, loops) for header, body in loops.items()]
-
-    def main_loop(self) -> Loop | None:
-        """The loop with the most arithmetic of its own."""
-        return max(self.loops(), key=lambda loop: loop.weight, default=None)
-
-    def _loop(self, header: int, body: set[int], loops: dict[int, set[int]]) -> Loop:
-        inner = [other for start, other in loops.items() if start != header and other < body]
-        own = body.difference(*inner)
-        return Loop(self._instructions(body), self._instructions(own))
-
-    def _instructions(self, blocks: set[int]) -> tuple[Instruction, ...]:
-        return tuple(x for start in sorted(blocks) for x in self.blocks[start])
-
-    def _leading_to(self, block: int, header: int, reached: dict[int, set[int]]) -> set[int]:
-        """All blocks from which `block` is reached without passing the header."""
-        found, todo = {header}, [block]
-        while todo:
-            current = todo.pop()
-            if current not in found:
-                found.add(current)
-                todo.extend(b for b in reached if current in self.successors[b])
-        return found
-
-    def _dominators(self) -> dict[int, set[int]]:
-        """Block -> the blocks on every way to it; blocks never reached are left out."""
-        order = self._reached()
-        predecessors = {b: [a for a in order if b in self.successors[a]] for b in order}
-        everything = set(order)
-        dominators = {block: everything for block in order}
-        dominators[order[0]] = {order[0]}
-        changed = True
-        while changed:
-            changed = False
-            for block in order[1:]:
-                new = set.intersection(*(dominators[p] for p in predecessors[block])) | {block}
-                changed |= new != dominators[block]
-                dominators[block] = new
-        return dominators
-
-    def _reached(self) -> list[int]:
+    @cached_property
+    def reached(self) -> list[int]:
         """The blocks that are reached from the first, in reverse postorder."""
         postorder: list[int] = []
         first = next(iter(self.blocks))
@@ -160,6 +111,62 @@ class Code:
                 seen.add(following)
                 stack.append((following, iter(self.successors[following])))
         return postorder[::-1]
+
+    @cached_property
+    def predecessors(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {block: [] for block in self.reached}
+        for block in self.reached:
+            for following in self.successors[block]:
+                found[following].append(block)
+        return found
+
+    def loops(self) -> list[Loop]:
+        """The natural loops: blocks that lead to a jump back to a block that dominates them."""
+        dominators = self._dominators()
+        loops: dict[int, set[int]] = {}
+        for block in self.reached:
+            for header in self.successors[block]:
+                if header in dominators[block]:
+                    loops.setdefault(header, {header}).update(self._leading_to(block, header))
+        return [self._loop(header, body, loops) for header, body in loops.items()]
+
+    def main_loop(self) -> Loop | None:
+        """The loop without another inside that has the most exponentials and then arithmetic."""
+        innermost = [loop for loop in self.loops() if loop.own == loop.body]
+        return max(innermost, key=lambda loop: (loop.count("MUFU"), loop.weight), default=None)
+
+    def _loop(self, header: int, body: set[int], loops: dict[int, set[int]]) -> Loop:
+        inner = [other for start, other in loops.items() if start != header and other < body]
+        own = body.difference(*inner)
+        return Loop(self._instructions(body), self._instructions(own))
+
+    def _instructions(self, blocks: set[int]) -> tuple[Instruction, ...]:
+        return tuple(x for start in sorted(blocks) for x in self.blocks[start])
+
+    def _leading_to(self, block: int, header: int) -> set[int]:
+        """All blocks from which `block` is reached without passing the header."""
+        found, todo = {header}, [block]
+        while todo:
+            current = todo.pop()
+            if current not in found:
+                found.add(current)
+                todo.extend(self.predecessors[current])
+        return found
+
+    def _dominators(self) -> dict[int, set[int]]:
+        """Block -> the blocks on every way to it."""
+        first, *others = self.reached
+        everything = set(self.reached)
+        dominators = {block: everything for block in others} | {first: {first}}
+        changed = True
+        while changed:
+            changed = False
+            for block in others:
+                before = (dominators[b] for b in self.predecessors[block])
+                new = set.intersection(*before) | {block}
+                changed |= new != dominators[block]
+                dominators[block] = new
+        return dominators
 
 
 def functions(text: str) -> Iterator[tuple[str, Code]]:

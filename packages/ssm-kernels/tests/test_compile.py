@@ -156,7 +156,10 @@ def test_autocast_keeps_the_type_of_each_argument(name: str) -> None:
         assert torch.equal(traced[argument], value), argument
 
 
-EXPORTED = ["scan", "complex scan", "conv", "packed scan", *(x for x in CALLS if "diagonal" in x)]
+EXPORTED = [
+    *("scan", "complex scan", "conv", "packed scan"),
+    *(x for x in CALLS if "diagonal" in x or "ssd" in x),
+]
 
 
 class _Model(nn.Module):

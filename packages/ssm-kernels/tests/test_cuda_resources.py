@@ -209,6 +209,12 @@ def test_template_arguments() -> None:
     assert cuda_loops.template_arguments("scan") == ("scan", [])
 
 
+def test_state_steps_of_an_iteration() -> None:
+    assert cuda_loops.state_steps("scan_tiled<TiledShape<8, 4>>") == 32
+    assert cuda_loops.state_steps("scan_tiled<TiledShape<1, 1>>") is None
+    assert cuda_loops.state_steps("do_nothing") is None
+
+
 def test_loops_of_machine_code() -> None:
     """A loop in a loop, a slow path that returns into the middle, a detour."""
     text = """

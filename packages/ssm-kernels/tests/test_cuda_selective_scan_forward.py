@@ -228,3 +228,19 @@ def test_two_runs_have_the_same_bits(dtype: torch.dtype) -> None:
     case = make_case((2, 70, 40, 16), dtype=dtype)
     first, second = native_scan(case, Mode()), native_scan(case, Mode())
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [0, 8])
+@pytest.mark.parametrize("layout", [lambda t: t, LAYOUTS[0]])
+def test_aligned_tensors(
+    layout: Callable[[Tensor], Tensor], columns: int, dtype: torch.dtype
+) -> None:
+    """Whole 16 bytes along the channels or along the steps: what is copied asynchronously."""
+    case = make_case((2, 48, 32, 16), dtype=dtype)
+    moved = replace(case, **{name: layout(getattr(case, name)) for name in NAMES})
+    if columns == 0:
+        check(moved, Mode(), times=5)
+    got = native_scan(moved, Mode(columns=columns))
+    expected = native_scan(case, Mode(columns=columns))
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))

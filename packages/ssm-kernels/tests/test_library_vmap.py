@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.func import grad, jacrev, vmap
 from traced_calls import CALLS, OFFSETS, Call, batched_calls, every_call
 
+from ssm_kernels import ssd_scan
+
 SIZE = 3
 
 
@@ -48,7 +50,10 @@ def test_vmap_is_a_loop(call: Call, data: st.DataObject) -> None:
     got = vmap(lambda tensors: call(**tensors), in_dims=(dims,))(tensors)
     expected = [call(**one) for one in entries(tensors, dims)]
     for part, columns in zip(got, zip(*expected, strict=True), strict=True):
-        assert torch.equal(part, torch.stack(columns))
+        if call.operator is ssd_scan:  # products of matrices: other places in memory, other bits
+            assert_close(part, torch.stack(columns), 1e-12)
+        else:
+            assert torch.equal(part, torch.stack(columns))
 
 
 @every_call

@@ -9,11 +9,12 @@ import conv_cases
 import diagonal_cases
 import pytest
 import scan_cases
+import ssd_cases
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssm_kernels import causal_conv1d, diagonal_scan, selective_scan
+from ssm_kernels import causal_conv1d, diagonal_scan, selective_scan, ssd_scan
 
 OFFSETS = torch.tensor([0, 3, 3, 37])
 
@@ -66,6 +67,12 @@ def diagonal_call(
     return Call(diagonal_scan, tensors, options, batched & tensors.keys())
 
 
+def ssd_call(case: ssd_cases.Case, dtype: torch.dtype = torch.float64, **options: object) -> Call:
+    tensors = {k: x.view(x.storage).detach() for k, x in case.leaves(dtype).items()}
+    batched = frozenset(k for k, x in tensors.items() if x.dim() > 2)
+    return Call(ssd_scan, tensors, {**case.options(), "backend": "cpu", **options}, batched)
+
+
 def packed(call: Call) -> Call:
     """Lay the steps of the first sequence out as several sequences."""
     n = OFFSETS.numel() - 1
@@ -81,6 +88,7 @@ def packed(call: Call) -> Call:
 
 _SCAN, _CONV = scan_call(scan_cases.EVERYTHING), conv_call(conv_cases.EVERYTHING)
 _DIAGONAL = diagonal_call(diagonal_cases.EVERYTHING)
+_SSD = ssd_call(ssd_cases.EVERYTHING, chunk_size=16)
 CALLS = {
     "scan": _SCAN,
     "complex scan": scan_call(replace(scan_cases.EVERYTHING, is_complex=True)),
@@ -96,6 +104,11 @@ CALLS = {
         replace(diagonal_cases.EVERYTHING, own=diagonal_cases.CONSTANT), torch.complex128
     ),
     "packed diagonal": packed(_DIAGONAL),
+    "ssd": _SSD,
+    "plain ssd": ssd_call(
+        replace(ssd_cases.EVERYTHING, skip=0, gate=False, bias=False, limited=False, reverse=True)
+    ),
+    "packed ssd": packed(_SSD),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 batched_calls = pytest.mark.parametrize(

@@ -31,5 +31,8 @@ PYBIND11_MODULE(SSM_MODULE, module) {
 #endif
   ssm::bind_operators(module);
   ssm::cuda::bind_scan_backward_plan(module);
+  ssm::cuda::bind_causal_conv1d_plan(module);
+  ssm::cuda::bind_selective_scan_forward_plan(module);
   ssm::cuda::bind_update_plans(module);
+  ssm::cuda::bind_diagonal_scan_plan(module);
 }

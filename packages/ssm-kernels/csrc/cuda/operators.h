@@ -9,6 +9,7 @@
 #include "diagonal_scan_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
+#include "ssd_scan_params.h"
 
 namespace ssm::cuda {
 
@@ -22,6 +23,8 @@ void causal_conv1d_update(const ConvUpdate& params);
 void selective_state_update(const StateUpdate& params);
 void diagonal_scan_forward(const DiagonalForward& params);
 void diagonal_scan_backward(const DiagonalBackward& params);
+void ssd_scan_forward(const SsdForward& params);
+void ssd_scan_backward(const SsdBackward& params);
 
 // Versions of the CUDA runtime in this module and of the driver, as 1000 major + 10 minor; 0 without a driver.
 int runtime_version();

@@ -47,6 +47,15 @@ __device__ __forceinline__ char* global_address(char* base, int32_t a, int32_t b
 #endif
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it inside a loop stays there, instead of
+// filling the registers from before the loop on.
+__device__ __forceinline__ int64_t opaque(int64_t x) {
+#ifdef __CUDACC__
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
 // The number rounded to TF32's 10 bits of mantissa, to the nearest.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef __CUDACC__
@@ -96,6 +105,63 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(GroupsLeft) : "memory");
 #else
   simulator::wait_for_copies(GroupsLeft);
+#endif
+}
+
+// sums += A B of a warp: A (16, k) and B (k, 8), sums (16, 8) in float.  With q = lane / 4 and r = lane % 4 a lane holds
+// sums (q, 2r), (q, 2r + 1), (q + 8, 2r), (q + 8, 2r + 1); the rows of A are q, q + 8, q, q + 8 and the column of B is q.
+//   16-bit numbers, k = 16: two at a time, those at 2r and 2r + 1 of k, in the other half of `a` and `b` at 8 more;
+//   TF32, k = 8: those at r, in the other half at r + 4.
+#ifndef __CUDACC__
+// `decode(register, part)` is one of the numbers in a register.
+template <int Depth, class Decode>
+inline void multiply_exchanged(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Decode decode) {
+  constexpr int kPerRegister = Depth / 8, kHalf = Depth / 2;
+  uint32_t left[32][4], right[32][2];
+  const char* places = simulator::exchange(~0u, a, 16);
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(left[lane], places + 16 * lane, 16);
+  places = simulator::exchange(~0u, b, 8);
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(right[lane], places + 16 * lane, 8);
+  const int q = simulator::lane() / 4, r = simulator::lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = q, column = 2 * r + (i & 1), lower = i >> 1;
+    for (int k = 0; k < Depth; ++k) {
+      const int half = k / kHalf, owner = k % kHalf / kPerRegister, part = k % kPerRegister;
+      sums[i] += decode(left[4 * row + owner][2 * half + lower], part) * decode(right[4 * column + owner][half], part);
+    }
+  }
+}
+float decode_f16(uint16_t bits);  // numbers.h
+#endif
+
+__device__ __forceinline__ void mma_bf16(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  multiply_exchanged<16>(sums, a, b, [](uint32_t x, int part) { return __uint_as_float(part ? x & 0xffff0000u : x << 16); });
+#endif
+}
+
+__device__ __forceinline__ void mma_f16(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  multiply_exchanged<16>(sums, a, b, [](uint32_t x, int part) { return decode_f16(uint16_t(part ? x >> 16 : x)); });
+#endif
+}
+
+// Of numbers from to_tf32.
+__device__ __forceinline__ void mma_tf32(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  multiply_exchanged<8>(sums, a, b, [](uint32_t x, int) { return __uint_as_float(x); });
 #endif
 }
 

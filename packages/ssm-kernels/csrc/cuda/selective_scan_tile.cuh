@@ -53,14 +53,14 @@ __device__ __forceinline__ const char* tile_address(const char* data, int32_t in
 
 // Columns are contiguous: kBytes at a time of one step.
 template <int kBytes, class Size>
-__device__ __forceinline__ void copy_steps(char* tile, const TileSource& source, const TileShape& shape) {
+__device__ __forceinline__ void copy_steps(char* tile, TileSource source, const TileShape& shape) {
   constexpr int kRowBytes = Size::kColumns * Size::kElementBytes, kPerRow = kRowBytes / kBytes;
   if constexpr (kPerRow > 0) {
-    const int at = int(threadIdx.x) % kPerRow * kBytes;  // the same in every round: kThreads is a multiple
+    const int at = int(threadIdx.x % kPerRow) * kBytes;  // the same in every round: kThreads is a multiple
     static_assert(Size::kThreads % kPerRow == 0);
     if (at >= shape.columns * Size::kElementBytes) return;
 #pragma unroll 1
-    for (int row = int(threadIdx.x) / kPerRow; row < shape.rows; row += Size::kThreads / kPerRow)
+    for (int row = int(threadIdx.x / kPerRow); row < shape.rows; row += Size::kThreads / kPerRow)
       copy_async<kBytes>(tile + row * kRowBytes + at,
                          tile_address(source.data, shape.positions[row], source.stride_step) + at);
   }
@@ -68,25 +68,25 @@ __device__ __forceinline__ void copy_steps(char* tile, const TileSource& source,
 
 // Steps are contiguous: 16 bytes at a time of one column.
 template <class Size>
-__device__ __forceinline__ void copy_columns(char* tile, const TileSource& source, const TileShape& shape) {
+__device__ __forceinline__ void copy_columns(char* tile, TileSource source, const TileShape& shape) {
   constexpr int kPerColumn = Size::kSteps * Size::kElementBytes / 16;
   static_assert(Size::kThreads % kPerColumn == 0);
-  const int at = int(threadIdx.x) % kPerColumn * 16, bytes = shape.rows * Size::kElementBytes - at;
+  const int at = int(threadIdx.x % kPerColumn) * 16, bytes = shape.rows * Size::kElementBytes - at;
   if (bytes <= 0) return;
   const char* data = source.data + int64_t(shape.positions[0]) * Size::kElementBytes + at;
 #pragma unroll 1
-  for (int column = int(threadIdx.x) / kPerColumn; column < shape.columns; column += Size::kThreads / kPerColumn)
+  for (int column = int(threadIdx.x / kPerColumn); column < shape.columns; column += Size::kThreads / kPerColumn)
     copy_async<16>(tile + column * Size::kPaddedSteps * Size::kElementBytes + at,
                    tile_address(data, column, source.stride_column), bytes < 16 ? bytes : 16);
 }
 
 template <class Size>
-__device__ __forceinline__ void copy_elements(char* tile, const TileSource& source, const TileShape& shape) {
+__device__ __forceinline__ void copy_elements(char* tile, TileSource source, const TileShape& shape) {
   using Bits = std::conditional_t<Size::kElementBytes == 2, uint16_t, float>;
   Bits* to = reinterpret_cast<Bits*>(tile);
 #pragma unroll 4
   for (int first = 0; first < Size::kColumns * Size::kSteps; first += Size::kThreads) {
-    const int i = first + int(threadIdx.x);
+    const unsigned i = first + threadIdx.x;
     const int row = source.steps_together ? i % Size::kSteps : i / Size::kColumns;
     const int column = source.steps_together ? i / Size::kSteps : i % Size::kColumns;
     if (row >= shape.rows || column >= shape.columns) continue;
@@ -98,7 +98,7 @@ __device__ __forceinline__ void copy_elements(char* tile, const TileSource& sour
 
 // Starts to fill a tile; wait_for_copies and a barrier make it complete.  Elements that do not exist stay as they are.
 template <class Size>
-__device__ __forceinline__ void load_tile(char* tile, const TileSource& source, const TileShape& shape) {
+__device__ __forceinline__ void load_tile(char* tile, const TileSource source, const TileShape& shape) {
   if (source.data == nullptr || shape.rows == 0) return;
   if (!source.steps_together) {
     if (source.copy_bytes == 16) copy_steps<16, Size>(tile, source, shape);

@@ -1,7 +1,15 @@
-// The recurrence of the tiled forward kernel of the selective scan, and the kernel around it.
+// Forward pass of the selective scan with real A and variable B and C: serial in time, with the states in registers.
+//
+// kLanes neighbouring groups of lanes share a channel, each with kStates of its states.  Time advances by batches of
+// kBatch steps: all that a batch needs of a channel or a state is then a few wide reads of shared memory, and the sums
+// over the lanes of a channel cost log2(kLanes) shuffles for several steps at once.
+//
+// A tile of time goes through shared memory in three steps: asynchronous copies of the tensors as they are stored, one
+// tile ahead; `prepare`, one thread per element, which makes floats of them and does what needs doing once per channel
+// and step; `advance`, the recurrence; `finish`, again one thread per element, which gates and stores y.
 #pragma once
 
-#include "cuda/selective_scan_tiled.cuh"
+#include "cuda/selective_scan_tiled_elements.cuh"
 
 namespace ssm::cuda {
 
@@ -20,12 +28,12 @@ struct LaneStates {
   float h[kStates], rate[kStates];  // rate: A log2(e)
   float deltas = 0;                 // their sum
 
-  __device__ static int group() { return (int(threadIdx.x) & 31) / kGroup; }
+  __device__ static int group() { return int((threadIdx.x & 31) / kGroup); }
 
   __device__ void begin(const TiledForward& p, const TiledBlock& block) {
     const ScanInputs& in = p.directions[block.direction].scan.in;
     const int lane = int(threadIdx.x) & 31;
-    channel = int(threadIdx.x) / 32 * kGroup + lane % kGroup;
+    channel = int(threadIdx.x / 32) * kGroup + lane % kGroup;
     first = group() * kStates;
     const int64_t row = (block.first_channel + channel) * in.states;
     const float* A = static_cast<const float*>(in.A) + row;
@@ -158,10 +166,11 @@ struct LaneStates {
       if constexpr (!kEnds) y = fmaf(h[j], Memory::C()[at], y);
     }
     deltas += delta;
-    if constexpr (kEnds) return;
+    if constexpr (!kEnds) {
 #pragma unroll
-    for (int distance = kGroup; distance < 32; distance *= 2) y += __shfl_xor_sync(kAll, y, distance);
-    if (group() == 0) *delta_u = y;
+      for (int distance = kGroup; distance < 32; distance *= 2) y += __shfl_xor_sync(kAll, y, distance);
+      if (group() == 0) *delta_u = y;
+    }
   }
 
   __device__ __forceinline__ void advance(int rows) {
@@ -205,7 +214,7 @@ __device__ __forceinline__ void begin_block(const TiledForward& p) {
 }
 
 template <class Shape, bool kEnds>
-__global__ void __launch_bounds__(kTiledThreads, 4) scan_tiled(TiledForward p) {
+__global__ void __launch_bounds__(kTiledThreads, Shape::kStates >= 8 ? 3 : 4) scan_tiled(TiledForward p) {
   using Memory = TiledMemory<Shape>;
   begin_block<Shape>(p);
   const TiledBlock& block = Memory::block();

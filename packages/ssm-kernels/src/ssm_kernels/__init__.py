@@ -26,10 +26,12 @@ from .reference import (
     selective_scan_directions_reference,
     selective_scan_reference,
     selective_state_update_reference,
+    ssd_scan_reference,
 )
 from .selective_scan import selective_scan
 from .selective_scan_directions import selective_scan_directions
 from .selective_state_update import selective_state_update
+from .ssd_scan import ssd_scan
 
 __version__ = version("ssm-kernels")
 
@@ -54,4 +56,6 @@ __all__ = [
     "selective_scan_reference",
     "selective_state_update",
     "selective_state_update_reference",
+    "ssd_scan",
+    "ssd_scan_reference",
 ]

@@ -19,7 +19,7 @@ from .backends import (
 )
 from .errors import BackendError
 
-OPERATORS = ("selective_scan", "causal_conv1d", "diagonal_scan")
+OPERATORS = ("selective_scan", "causal_conv1d", "diagonal_scan", "ssd_scan")
 
 
 def report() -> str:

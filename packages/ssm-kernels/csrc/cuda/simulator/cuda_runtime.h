@@ -35,6 +35,9 @@ struct alignas(16) float4 {
 struct alignas(16) double2 {
   double x, y;
 };
+struct uint1 {
+  unsigned x;
+};
 struct alignas(8) uint2 {
   unsigned x, y;
 };

@@ -13,6 +13,7 @@ from .diagonal_scan import diagonal_scan_reference
 from .selective_scan import selective_scan_reference
 from .selective_scan_directions import selective_scan_directions_reference
 from .selective_state_update import selective_state_update_reference
+from .ssd_scan import ssd_scan_reference
 
 __all__ = [
     "causal_conv1d_reference",
@@ -21,4 +22,5 @@ __all__ = [
     "selective_scan_directions_reference",
     "selective_scan_reference",
     "selective_state_update_reference",
+    "ssd_scan_reference",
 ]
