@@ -12,7 +12,7 @@ from native_scan_cases import Case, Mode, error, make_case, native_gradients, na
 from torch import Tensor
 
 from ssm_kernels import native
-from ssm_kernels.native_scan import _Scan, checkpoint_shape
+from ssm_kernels.native_scan import Scan, checkpoint_shape
 
 pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason=f"not built: {native.IMPORT_ERROR}")
 OVER_STEPS = ("u", "delta", "z", "B", "C")
@@ -180,7 +180,6 @@ def test_checkpoints_have_the_size_the_kernel_expects(lengths: list[int] | None)
     batch = 3 if lengths is None else 1
     offsets = None if lengths is None else torch.tensor([0, *lengths]).cumsum(0)
     case = make_case((batch, l, 5, 2), optional=False)
-    u, delta, A, B, C, D, z, bias, _ = case.tensors()
-    scan = _Scan((u, delta, z), (A, B, C, D, bias), None, offsets, native.ScanMode())
+    scan = Scan(case.tensors(), offsets, native.ScanMode())
     shape = checkpoint_shape(batch, l, 5, 2, None if lengths is None else len(lengths))
     assert shape[0] * shape[1] == native.extension._native.scan_chunks(scan.inputs)
