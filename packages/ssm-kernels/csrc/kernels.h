@@ -4,8 +4,10 @@
 
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
+#include "cauchy_params.h"
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
+#include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 #include "ssd_scan_params.h"
@@ -25,6 +27,10 @@ struct KernelTable {
   void (*selective_state_update_complex)(const StateUpdate&);
   void (*diagonal_scan_forward)(const DiagonalForward&);
   void (*diagonal_scan_backward)(const DiagonalBackward&);
+  void (*log_vandermonde_forward)(const VandermondeForward&);
+  void (*log_vandermonde_backward)(const VandermondeBackward&);
+  void (*cauchy_forward)(const CauchyForward&);
+  void (*cauchy_backward)(const CauchyBackward&);
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
   // the other is as fast.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;

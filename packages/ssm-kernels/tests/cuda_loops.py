@@ -47,4 +47,10 @@ def _backward_lanes(arguments: list[str]) -> float:
 STATE_STEPS: dict[str, Callable[[list[str]], float | None]] = {
     "scan_backward_lanes": _backward_lanes,
     "scan_tiled": _tiled,
+    # One state of one time step or node; it counts once per channel.
+    "vandermonde_forward_kernel": lambda a: 4 * 8 * int(a[1]) / 2,
+    "vandermonde_backward_kernel": lambda a: 4 * 2 * int(a[1]),
+    "cauchy_forward_kernel": lambda a: 2 * int(a[1]) * int(a[2]),
+    "cauchy_node_kernel": lambda a: 2 * int(a[1]),
+    "cauchy_pole_kernel": lambda a: 2 * int(a[1]),
 }

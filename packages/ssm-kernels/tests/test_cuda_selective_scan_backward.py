@@ -149,3 +149,121 @@ def test_layouts_change_no_bit(layout: Callable[[Tensor], Tensor], dtype: torch.
     got = gradients(moved, Mode(), layout(grad_y))
     for name, value in expected.items():
         assert value is None or torch.equal(got[name], value), name
+
+
+@pytest.mark.parametrize("n", [5, 70])  # a kernel with lanes, and the general one
+@pytest.mark.parametrize("reverse", [False, True])
+def test_packed_sequences_are_separate_scans(n: int, reverse: bool) -> None:
+    lengths = [5, 0, 33, 1, 31]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    case = make_case((1, 70, 9, n))
+    case = replace(case, initial_state=torch.randn(5, 9, n))
+    mode, grad_y, grad_state = Mode(reverse=reverse), torch.randn(1, 70, 9), torch.randn(5, 9, n)
+    got = gradients(case, mode, grad_y, grad_state, offsets)
+    sums = {name: torch.zeros_like(got[name]) for name in ("A", "D", "delta_bias")}
+    for row, length in enumerate(lengths):
+        steps = slice(int(offsets[row]), int(offsets[row]) + length)
+        parts = {name: getattr(case, name)[:, steps] for name in ("u", "delta", "z", "B", "C")}
+        alone = replace(case, **parts, initial_state=case.initial_state[row : row + 1])
+        expected = gradients(alone, mode, grad_y[:, steps], grad_state[row : row + 1])
+        for name in parts:
+            assert torch.equal(got[name][:, steps], expected[name]), name
+        assert torch.equal(got["initial_state"][row], expected["initial_state"][0])
+        for name in sums:
+            sums[name] += expected[name]
+    for name, total in sums.items():
+        assert error(got[name], total) <= 1e-6, name
+
+
+@pytest.mark.parametrize("n", [3, 70])
+def test_offsets_without_sense_stay_in_the_tensor(n: int) -> None:
+    case = make_case((1, 20, 4, n), optional=False)
+    kept = torch.zeros(3 * n * 4)
+    offsets = torch.tensor([-50, 10**12, 3, 7])
+    native.selective_scan_backward(
+        torch.randn(1, 20, 4),
+        None,
+        *case.tensors(),
+        kept,
+        mode=Mode().native(),
+        need_initial_state_grad=False,
+        offsets=offsets,
+    )
+    assert case.u.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [0, 7, 11])
+def test_columns_and_sums_with_what_is_there(dtype: torch.dtype, columns: int) -> None:
+    case, mode = make_case((2, 77, 9, 6), dtype=dtype), Mode(columns=columns)
+    grad_y = torch.randn(2, 77, 9).to(dtype)
+    alone = gradients(case, mode, grad_y)
+    before = torch.randn(2, 77, 9)
+    into = native.ScanGradients(u=before.clone(), z=before.clone())
+    native.selective_scan_backward(
+        grad_y,
+        None,
+        *case.tensors(),
+        checkpoints_of(case, mode),
+        mode=mode.native(),
+        need_initial_state_grad=True,
+        into=into,
+        add=(True, True),
+    )
+    limit = 2e-6 if dtype == torch.float32 else 4e-3
+    assert error(into.u - before, alone["u"].float()) <= limit
+    assert error(into.z - before, alone["z"].float()) <= limit
+    if columns == 0:
+        return
+
+    def turned(t: Tensor) -> Tensor:
+        return t.unflatten(1, (-1, columns)).transpose(1, 2).flatten(1, 2)
+
+    over_steps = ("u", "delta", "z", "B", "C")
+    image = replace(case, **{name: turned(getattr(case, name)) for name in over_steps})
+    expected = gradients(image, Mode(), turned(grad_y))
+    for name, value in expected.items():
+        got = turned(alone[name]) if name in over_steps else alone[name]
+        assert torch.equal(got, value), name
+
+
+@pytest.mark.parametrize("n", [2, 16, 40, 70])
+def test_same_bits_every_time(n: int) -> None:
+    case = make_case((2, 33, 40, n), dtype=torch.bfloat16)
+    grad_y = torch.randn(2, 33, 40).to(torch.bfloat16)
+    first, second = (gradients(case, Mode(), grad_y) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [4, 20])
+def test_bad_numbers_stay_in_their_channel(bad: float, n: int) -> None:
+    case = make_case((2, 50, 40, n))
+    clean = gradients(case, Mode(), torch.ones(2, 50, 40))
+    u = case.u.clone()
+    u[1, 20, 7] = bad
+    got = gradients(replace(case, u=u), Mode(), torch.ones(2, 50, 40))
+    assert got["A"][7].isnan().any()
+    others = torch.arange(40) != 7
+    for name in ("u", "delta", "z"):
+        assert torch.equal(got[name][..., others], clean[name][..., others]), name
+    for name in ("A", "D", "delta_bias"):
+        assert torch.equal(got[name][others], clean[name][others]), name
+    assert got["B"][0].isfinite().all()
+
+
+def test_offsets_above_two_to_the_31() -> None:
+    stride = 2**31 + 64
+    pages = torch.empty(stride + 4096, dtype=torch.bfloat16)  # only two pages are touched
+    small = make_case((2, 9, 20, 3), dtype=torch.bfloat16)
+    grad_y = torch.randn(2, 9, 20).to(torch.bfloat16)
+    far = pages.as_strided((2, 9, 20), (stride, 20, 1))
+    far.copy_(small.u)
+    got, expected = (gradients(c, Mode(), grad_y) for c in (replace(small, u=far), small))
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    # Steps that far apart are left to the general kernel.
+    far = pages.as_strided((1, 2, 20), (0, stride, 1))
+    apart = replace(make_case((1, 2, 20, 3), dtype=torch.bfloat16), u=far)
+    near = replace(apart, u=far.clone())
+    got, expected = (gradients(c, Mode(), grad_y[:1, :2]) for c in (apart, near))
+    assert all(error(got[name], expected[name]) <= 5e-3 for name in expected)

@@ -128,7 +128,7 @@ def test_any_offsets_stay_inside(offsets, steps):
 def test_checkpoints_of_packed_sequences_do_not_meet(lengths):
     offsets = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
     used = []
-    for first, count, checkpoint in kernels.scan_packed_sequences(offsets, offsets[-1]):
+    for _, count, checkpoint in kernels.scan_packed_sequences(offsets, offsets[-1]):
         used += range(checkpoint, checkpoint + (count + 31) // 32)
     assert len(set(used)) == len(used)
 

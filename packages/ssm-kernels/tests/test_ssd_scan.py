@@ -248,6 +248,17 @@ def test_packed_sequences_do_not_leak() -> None:
         assert not got["y"][:, 4:8].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    leaves, cotangents = EVERYTHING.leaves(torch.float32), EVERYTHING.cotangents()
+    options = {**EVERYTHING.options(), "backend": "cpu"}
+    expected = run(ssd_scan, leaves, cotangents, **options)
+    with torch.autocast("cpu", dtype):
+        got = run(ssd_scan, leaves, cotangents, **options)
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+
+
 def test_mixed_types_meet_in_the_wider_one() -> None:
     case = replace(EVERYTHING, limited=False)
     leaves = case.leaves(torch.float32)

@@ -19,6 +19,10 @@ const KernelTable kernel_table = {
     selective_state_update_complex,
     diagonal_scan_forward,
     diagonal_scan_backward,
+    log_vandermonde_forward,
+    log_vandermonde_backward,
+    cauchy_forward,
+    cauchy_backward,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -7,8 +7,10 @@
 
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
+#include "cauchy_params.h"
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
+#include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 
@@ -26,5 +28,9 @@ void selective_state_update(const StateUpdate& params);
 void selective_state_update_complex(const StateUpdate& params);
 void diagonal_scan_forward(const DiagonalForward& params);
 void diagonal_scan_backward(const DiagonalBackward& params);
+void log_vandermonde_forward(const VandermondeForward& params);
+void log_vandermonde_backward(const VandermondeBackward& params);
+void cauchy_forward(const CauchyForward& params);
+void cauchy_backward(const CauchyBackward& params);
 
 }  // namespace ssm::SSM_ISA

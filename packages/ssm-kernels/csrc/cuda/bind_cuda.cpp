@@ -26,13 +26,15 @@ PYBIND11_MODULE(SSM_MODULE, module) {
   module.def("driver_version", &ssm::cuda::driver_version);
   module.def("device_problem", &ssm::cuda::device_problem);
   module.attr("architectures") = SSM_ARCHITECTURES;
+  ssm::bind_operators(module);
 #ifdef SSM_SIMULATED
   module.def("set_backwards", &ssm::simulator::set_backwards);
-#endif
-  ssm::bind_operators(module);
   ssm::cuda::bind_causal_conv1d_plan(module);
-  ssm::cuda::bind_selective_scan_forward_plan(module);
-  ssm::cuda::bind_update_plans(module);
   ssm::cuda::bind_diagonal_scan_plan(module);
+  ssm::cuda::bind_s4_kernels_plan(module);
+  ssm::cuda::bind_selective_scan_forward_plan(module);
   ssm::cuda::bind_ssd_plan(module);
+  ssm::cuda::bind_scan_backward_plan(module);
+  ssm::cuda::bind_update_plans(module);
+#endif
 }

@@ -29,9 +29,13 @@ struct ConvVector {
   __device__ __forceinline__ void decode(DType, float* out) const {
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
-      if constexpr (T == DType::f32) out[i] = __uint_as_float(part(word, i));
-      else if constexpr (T == DType::bf16) out[i] = __uint_as_float(i % 2 ? part(word, i / 2) & 0xffff0000 : part(word, i / 2) << 16);
-      else out[i] = decode_f16(uint16_t(part(word, i / 2) >> (i % 2 * 16)));
+      if constexpr (T == DType::f32) {
+        out[i] = __uint_as_float(part(word, i));
+      } else {
+        const uint32_t two = part(word, i / 2);
+        if constexpr (T == DType::bf16) out[i] = __uint_as_float(i % 2 == 0 ? two << 16 : two & 0xffff0000);
+        else out[i] = decode_f16(uint16_t(two >> (i % 2 * 16)));
+      }
     }
   }
   static __device__ __forceinline__ void store_to(char* address, DType, const float* in) {

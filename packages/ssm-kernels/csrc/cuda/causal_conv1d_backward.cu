@@ -61,7 +61,8 @@ void add_up_partials(const ConvBackward& params, const ConvPlan& plan, char* par
 void causal_conv1d_backward(const ConvBackward& params) {
   const ConvInputs& in = params.in;
   const bool direct = has_conv_vectors(in, {in.x, params.grad_y, params.grad_x}, vector_of(in, false));
-  const bool vectors = direct || has_conv_vectors(in, {params.grad_x}, vector_of(in, true)), staged = vectors && !direct;
+  const bool vectors = direct || has_conv_vectors(in, {params.grad_x}, vector_of(in, true));
+  const bool staged = vectors && !direct;
   const int vector = vectors ? vector_of(in, staged) : 1;
   const bool states = in.width > 1 && params.grad_initial_state != nullptr;
   const ConvPlan plan = plan_conv({in.batch, in.steps, in.channels, in.sequences().count, states, staged}, vector);

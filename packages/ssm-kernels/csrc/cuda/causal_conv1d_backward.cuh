@@ -2,8 +2,9 @@
 //
 // With s the sums before the activation and g = grad_y silu'(s), the gradient of sample q is the sum over the taps j of
 // weight[j] g[q + width - 1 - j].  A thread slides along its run and a window further, with x and g in two windows of
-// registers: at the end of a window it has all that the gradient of the sample at its beginning needs.  It adds up the gradients of its
-// weights on the way; the rows of a block add theirs through shared memory, the blocks theirs through the workspace.
+// registers: at the end of a window it has all that the gradient of the sample at its beginning needs.  It adds up the
+// gradients of its weights on the way; the rows of a block add theirs through shared memory, the blocks theirs through
+// the workspace.
 #pragma once
 
 #include "cuda/causal_conv1d_tile.cuh"
@@ -19,7 +20,8 @@ struct ConvBackwardParams {
 
 // What a sample has to do with the final state: its gradient there, or 0.
 template <class F>
-__device__ __forceinline__ F conv_final_gradient(const ConvBackward& op, const ConvSequence& s, int64_t channel, int64_t q) {
+__device__ __forceinline__ F conv_final_gradient(const ConvBackward& op, const ConvSequence& s, int64_t channel,
+                                                 int64_t q) {
   const int64_t number = q - (s.end - (op.in.width - 1));
   if (op.grad_final_state == nullptr || number < 0) return F(0);
   return static_cast<const F*>(op.grad_final_state)[conv_state_at(op.in, s.index, channel, number)];
@@ -27,7 +29,8 @@ __device__ __forceinline__ F conv_final_gradient(const ConvBackward& op, const C
 
 // g of one step and channel from scratch, for the few that the initial state needs.
 template <class F>
-__device__ F conv_gradient_of_sum(const ConvBackward& op, const ConvSequence& s, int64_t batch, int64_t channel, int64_t q) {
+__device__ F conv_gradient_of_sum(const ConvBackward& op, const ConvSequence& s, int64_t batch, int64_t channel,
+                                  int64_t q) {
   const ConvInputs& in = op.in;
   const ConvLine x(in, in.x, batch, channel), grad_y(in, op.grad_y, batch, channel);
   const F gradient = load<F>(grad_y.at(q), 0, in.dtype);
@@ -211,7 +214,8 @@ struct ConvBackwardPiece {
 
 // The blocks asked for per multiprocessor keep the compiler from spilling for the sake of one more.
 template <class Vector, int Width, bool Staged>
-__global__ void __launch_bounds__(kConvThreads, Width == 2 || Width == 3 ? 4 : 3) conv_backward_kernel(ConvBackwardParams p) {
+__global__ void __launch_bounds__(kConvThreads, Width == 2 || Width == 3 ? 4 : 3)
+    conv_backward_kernel(ConvBackwardParams p) {
   using F = typename Vector::Compute;
   constexpr int kCount = Vector::kCount;
   if (blockIdx.x >= p.plan.run_blocks) return write_initial_gradient<F>(p);

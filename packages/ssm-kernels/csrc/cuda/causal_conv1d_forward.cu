@@ -37,7 +37,8 @@ void causal_conv1d_forward(const ConvForward& params) {
   const bool vectors = has_conv_vectors(in, {params.y}, kForwardVector);
   const bool staged = vectors && !has_conv_vectors(in, {in.x}, kForwardVector);
   const int vector = vectors ? kForwardVector : 1;
-  const ConvPlan plan = plan_conv({in.batch, in.steps, in.channels, in.sequences().count, in.width > 1, staged}, vector);
+  const ConvSizes sizes = {in.batch, in.steps, in.channels, in.sequences().count, in.width > 1, staged};
+  const ConvPlan plan = plan_conv(sizes, vector);
   const int64_t extra = in.width == 4 ? 3 : kMostTaps - 1;  // steps before those of a block
   const LaunchShape shape = {grid_of(plan.blocks()), dim3(kConvThreads),
                              staged ? conv_tile_bytes(plan, vector, extra, size_of(in.dtype)) : 0};

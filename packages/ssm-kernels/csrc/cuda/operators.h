@@ -6,7 +6,9 @@
 
 #include "causal_conv1d_params.h"
 #include "causal_conv1d_update_params.h"
+#include "cauchy_params.h"
 #include "diagonal_scan_params.h"
+#include "log_vandermonde_params.h"
 #include "params.h"
 #include "selective_state_update_params.h"
 #include "ssd_scan_params.h"
@@ -25,6 +27,10 @@ void diagonal_scan_forward(const DiagonalForward& params);
 void diagonal_scan_backward(const DiagonalBackward& params);
 void ssd_scan_forward(const SsdForward& params);
 void ssd_scan_backward(const SsdBackward& params);
+void log_vandermonde_forward(const VandermondeForward& params);
+void log_vandermonde_backward(const VandermondeBackward& params);
+void cauchy_forward(const CauchyForward& params);
+void cauchy_backward(const CauchyBackward& params);
 
 // Versions of the CUDA runtime in this module and of the driver, as 1000 major + 10 minor; 0 without a driver.
 int runtime_version();

@@ -305,7 +305,7 @@ struct BackwardTiles {
 
   // Adds up what the warps found for the gradients of B and C.
   __device__ __forceinline__ void write_rows(int count) const {
-    const int32_t width = 2 * int32_t(in.states);
+    const int32_t width = 2 * int32_t(in.states) * int32_t(sizeof(float));
     for (int index = int(threadIdx.x); index < 2 * kStates * kChunk / 4; index += kThreads) {
       const int column = index % (2 * kStates), step = index / (2 * kStates) * 4;
       const int n = column % kStates, at = column < kStates ? n : int(in.states) + n;
@@ -317,9 +317,10 @@ struct BackwardTiles {
         const float4 term = *reinterpret_cast<const float4*>(part);
         total[0] += term.x, total[1] += term.y, total[2] += term.z, total[3] += term.w;
       }
+      char* rows = reinterpret_cast<char*>(block.rows + at);
 #pragma unroll
       for (int t = 0; t < 4; ++t)
-        if (step + t < count) block.rows[int64_t(positions[step + t]) * width + at] = total[t];
+        if (step + t < count) *reinterpret_cast<float*>(global_address(rows, positions[step + t], width)) = total[t];
     }
   }
 

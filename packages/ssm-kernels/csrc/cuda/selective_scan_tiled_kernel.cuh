@@ -214,7 +214,7 @@ __device__ __forceinline__ void begin_block(const TiledForward& p) {
 }
 
 template <class Shape, bool kEnds>
-__global__ void __launch_bounds__(kTiledThreads, Shape::kStates == 16 ? 3 : 4) scan_tiled(TiledForward p) {
+__global__ void __launch_bounds__(kTiledThreads, Shape::kStates >= 8 ? 3 : 4) scan_tiled(TiledForward p) {
   using Memory = TiledMemory<Shape>;
   begin_block<Shape>(p);
   const TiledBlock& block = Memory::block();

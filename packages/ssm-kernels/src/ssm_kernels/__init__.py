@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from .backends import Backend, SsmKernelsWarning
+from .cauchy import cauchy
 from .causal_conv1d import causal_conv1d
 from .causal_conv1d_update import causal_conv1d_update
 from .diagonal_scan import diagonal_scan
@@ -19,10 +20,13 @@ from .errors import (
     ShapeError,
     SsmError,
 )
+from .log_vandermonde import log_vandermonde
 from .reference import (
+    cauchy_reference,
     causal_conv1d_reference,
     causal_conv1d_update_reference,
     diagonal_scan_reference,
+    log_vandermonde_reference,
     selective_scan_directions_reference,
     selective_scan_reference,
     selective_state_update_reference,
@@ -44,12 +48,16 @@ __all__ = [
     "ShapeError",
     "SsmError",
     "SsmKernelsWarning",
+    "cauchy",
+    "cauchy_reference",
     "causal_conv1d",
     "causal_conv1d_reference",
     "causal_conv1d_update",
     "causal_conv1d_update_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
+    "log_vandermonde",
+    "log_vandermonde_reference",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",

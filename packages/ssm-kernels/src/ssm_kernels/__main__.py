@@ -19,7 +19,14 @@ from .backends import (
 )
 from .errors import BackendError
 
-OPERATORS = ("selective_scan", "causal_conv1d", "diagonal_scan", "ssd_scan")
+OPERATORS = (
+    "selective_scan",
+    "causal_conv1d",
+    "diagonal_scan",
+    "ssd_scan",
+    "log_vandermonde",
+    "cauchy",
+)
 
 
 def report() -> str:

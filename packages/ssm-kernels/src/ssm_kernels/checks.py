@@ -61,6 +61,23 @@ def check_tensors(
             )
 
 
+def check_complex(operator: str, arguments: tuple[Tensor, ...]) -> None:
+    """Check that the arguments, a named tuple, are complex tensors on the device of the first."""
+    for position, tensor in enumerate(arguments):
+        name = _name(arguments, position)
+        if not isinstance(tensor, Tensor):
+            raise not_a_tensor(operator, name, tensor)
+        if tensor.dtype not in COMPLEX_DTYPES:
+            raise DTypeError(
+                f"{operator}: {name} has dtype {tensor.dtype}, expected complex64 or complex128"
+            )
+        if tensor.device != arguments[0].device:
+            raise DeviceError(
+                f"{operator}: {name} is on {tensor.device}, "
+                f"expected {arguments[0].device} like {_name(arguments, 0)}"
+            )
+
+
 def _name(arguments: tuple[object, ...], position: int) -> str:
     fields: tuple[str, ...] = type(arguments)._fields  # type: ignore[attr-defined]
     return fields[position]

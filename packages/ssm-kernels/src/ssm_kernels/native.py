@@ -13,6 +13,12 @@ from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
 from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
+from .native_s4_kernels import (
+    cauchy_backward,
+    cauchy_forward,
+    log_vandermonde_backward,
+    log_vandermonde_forward,
+)
 from .native_scan import (
     ScanGradients,
     ScanMode,
@@ -37,6 +43,8 @@ __all__ = [
     "adds_up_in_any_type",
     "available_isas",
     "build_info",
+    "cauchy_backward",
+    "cauchy_forward",
     "causal_conv1d_backward",
     "causal_conv1d_forward",
     "causal_conv1d_update",
@@ -46,6 +54,8 @@ __all__ = [
     "diagonal_scan_backward",
     "diagonal_scan_forward",
     "isa",
+    "log_vandermonde_backward",
+    "log_vandermonde_forward",
     "machine_limits",
     "selective_scan_backward",
     "selective_scan_directions_backward",

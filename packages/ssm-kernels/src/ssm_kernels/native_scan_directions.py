@@ -60,7 +60,7 @@ def selective_scan_directions_backward(
     *,
     checkpoints: Tensor,
     into: Sequence[ScanGradients],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """Fill `into` with gradients and return those of A, D and delta_bias, (k, ...) each.
 
     scans: as in the forward pass, but with z in all of them. into: nothing in it is None but z
@@ -84,28 +84,34 @@ def selective_scan_directions_backward(
                 zip(scans, modes, checkpoints, into, strict=True)
             )
         ]
-        grad_A, grad_D, grad_bias = (
-            None if found[0][place] is None else torch.stack([one[place] for one in found])
-            for place in (2, 5, 7)
+        return (
+            _stacked([one[2] for one in found]),
+            _stacked([one[5] for one in found]),
+            _stacked([one[7] for one in found]),
         )
-        return grad_A, grad_D, grad_bias
     together = [Scan(tensors, None, mode) for tensors, mode in zip(scans, modes, strict=True)]
     grad_y = resolved(grad_y)
-
-    def made(like: Tensor | None) -> Tensor | None:
-        return None if like is None else like.new_empty((len(scans), *like.shape))
-
-    grad_A, grad_D, grad_bias = (made(scans[0][place]) for place in (2, 5, 7))
+    grads = [_room_for(len(scans), scans[0][place]) for place in (2, 5, 7)]
     refs = [
         (
             address(kept),
             (view(one.u), view(one.delta), view(one.z)),
             (coefficient(pairs(one.B)), coefficient(pairs(one.C))),
-            tuple(0 if x is None else address(x[k]) for x in (grad_A, grad_D, grad_bias)),
+            tuple(0 if x is None else address(x[k]) for x in grads),
         )
         for k, (kept, one) in enumerate(zip(checkpoints, into, strict=True))
+        if one.B is not None and one.C is not None
     ]
     together[0].kernels.selective_scan_directions_backward(
         [scan.inputs for scan in together], view(grad_y), shared, refs
     )
-    return grad_A, grad_D, grad_bias
+    return grads[0], grads[1], grads[2]
+
+
+def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [x for x in parts if x is not None]
+    return torch.stack(present) if present else None
+
+
+def _room_for(k: int, like: Tensor | None) -> Tensor | None:
+    return None if like is None else like.new_empty((k, *like.shape))

@@ -91,7 +91,8 @@ def _launch_forward(*arguments: Any) -> Results:
     options = SsdOptions(*arguments[_N_INPUTS + 1 : -1])
     lengths, offsets = _sequences(cu_seqlens, inputs[0])
     if _in_pytorch(inputs[0]):
-        return ssd_chunked.forward(*inputs, options=options, lengths=lengths)
+        with _own_types(inputs[0]):
+            return ssd_chunked.forward(*inputs, options=options, lengths=lengths)
     return native_ssd_scan.ssd_scan_forward(*inputs, options=options, offsets=offsets)
 
 
@@ -101,9 +102,10 @@ def _launch_backward(*arguments: Any) -> Results:
     *grads_and_inputs, cu_seqlens = arguments[: _N_INPUTS + 3]
     lengths, offsets = _sequences(cu_seqlens, grads_and_inputs[0])
     if _in_pytorch(grads_and_inputs[0]):
-        gradients = ssd_chunked_backward.backward(
-            *grads_and_inputs, options=options, lengths=lengths
-        )
+        with _own_types(grads_and_inputs[0]):
+            gradients = ssd_chunked_backward.backward(
+                *grads_and_inputs, options=options, lengths=lengths
+            )
     else:
         gradients = native_ssd_scan.ssd_scan_backward(
             *grads_and_inputs, options=options, offsets=offsets
@@ -114,6 +116,11 @@ def _launch_backward(*arguments: Any) -> Results:
 def _in_pytorch(x: Tensor) -> bool:
     module = extension.module_for(x)
     return module is None or module is extension._native  # else CUDA, or simulated
+
+
+def _own_types(x: Tensor) -> torch.autocast:
+    """Autocast would round the products of matrices to 16 bits; the operator's sums are wider."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _sequences(cu_seqlens: Tensor | None, x: Tensor) -> tuple[list[int] | None, Tensor | None]:
