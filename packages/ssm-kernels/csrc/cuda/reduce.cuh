@@ -1,7 +1,7 @@
 // Sums of partial results in a fixed order, so that gradients are the same bits on every run without atomics.
 //
 // A sum has up to four axes of results; entry (i0, i1, i2, i3) is the sum over t of
-// partials[t * term_stride + i0 * partial_stride[0] + ...].  Without terms it is 0.  All sums of an operator are one launch.
+// partials[t * term_stride + i0 * partial_stride[0] + ...].  Without terms it is 0.  All sums of a call are one launch.
 #pragma once
 
 #include "cuda/launch.h"

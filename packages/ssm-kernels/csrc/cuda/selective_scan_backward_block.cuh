@@ -13,7 +13,8 @@ struct ShortView {
   DType dtype;
 
   __device__ __forceinline__ ShortView(char* data, int64_t stride_l, int64_t stride_d, DType dtype)
-      : data(data), stride_l(int32_t(stride_l * size_of(dtype))), stride_d(int32_t(stride_d * size_of(dtype))), dtype(dtype) {}
+      : data(data), stride_l(int32_t(stride_l * size_of(dtype))), stride_d(int32_t(stride_d * size_of(dtype))),
+        dtype(dtype) {}
 
   __device__ __forceinline__ char* column(int32_t d) const { return global_address(data, d, stride_d); }
   template <class Bits>

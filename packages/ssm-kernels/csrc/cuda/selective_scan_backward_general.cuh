@@ -1,4 +1,4 @@
-// Backward pass of the scan for everything: any strides, number of states and groups, complex A, constant B and C, double.
+// Backward pass of the scan for everything: any strides, states and groups, complex A, constant B and C, double.
 // One warp per block; a lane has a channel and takes one state after the other.  Formulas: cpu/selective_scan_adjoint.h
 // and, with complex A, cpu/selective_scan_complex_adjoint.h.
 //
@@ -60,7 +60,9 @@ struct GeneralBackward {
   __device__ __forceinline__ int64_t at(const View3& view, int64_t l) const {
     return slab.sequence.batch * view.stride_b + l * view.stride_l + channel * view.stride_d;
   }
-  __device__ __forceinline__ F value(const View3& view, int64_t l) const { return load<F>(view.data, at(view, l), view.dtype); }
+  __device__ __forceinline__ F value(const View3& view, int64_t l) const {
+    return load<F>(view.data, at(view, l), view.dtype);
+  }
   __device__ __forceinline__ F parameter(const void* data, F otherwise) const {
     return data == nullptr ? otherwise : static_cast<const F*>(data)[channel];
   }
@@ -76,8 +78,12 @@ struct GeneralBackward {
                           n / kParts * view.stride_n + part;
     return load<F>(view.data, index, in.coefficient_dtype());
   }
-  __device__ __forceinline__ F B(int64_t l, int64_t n, int part) const { return coefficient(in.B, group_B, l, n, part); }
-  __device__ __forceinline__ F C(int64_t l, int64_t n, int part) const { return coefficient(in.C, group_C, l, n, part); }
+  __device__ __forceinline__ F B(int64_t l, int64_t n, int part) const {
+    return coefficient(in.B, group_B, l, n, part);
+  }
+  __device__ __forceinline__ F C(int64_t l, int64_t n, int part) const {
+    return coefficient(in.C, group_C, l, n, part);
+  }
 
   // This lane's number in a (n, d) matrix of sums.
   __device__ __forceinline__ F& sum(int64_t place, int64_t n) const {
@@ -122,7 +128,8 @@ struct GeneralBackward {
       F A[2], initial[2];
       for (int part = 0; part < kParts; ++part) {
         A[part] = static_cast<const F*>(in.A)[channel * in.states + n + part];
-        initial[part] = static_cast<const F*>(call.checkpoints)[(checkpoint * in.states + n + part) * in.channels + channel];
+        const int64_t at = (checkpoint * in.states + n + part) * in.channels + channel;
+        initial[part] = static_cast<const F*>(call.checkpoints)[at];
       }
       recompute(rows, n, A, initial);
       run_adjoint(rows, n, A);
@@ -195,7 +202,8 @@ struct GeneralBackward {
   }
 
   // One step's terms of the gradients of B and C: summed over the channels now, or over time in grad_B and grad_C.
-  __device__ __forceinline__ void add_coefficients(int64_t l, int64_t n, F term_B, F term_C, F& grad_B, F& grad_C) const {
+  __device__ __forceinline__ void add_coefficients(int64_t l, int64_t n, F term_B, F term_C, F& grad_B,
+                                                   F& grad_C) const {
     F* row = slab.template rows<F>(p) + l * 2 * in.states;
     if (in.B.variable()) {
       const F total = sum_of_warp(active ? term_B : F(0));

@@ -2,7 +2,7 @@
 //
 // A lane has two states of each of two channels.  Time runs in chunks from the last to the first.  From the checkpoint
 // before a chunk the states before each batch of kBatch steps are found; then, from the last batch to the first, its
-// states and decays are kept in registers on the way forward and used on the way back.  Sums over the states of a channel
+// states and decays are kept in registers on the way there and used on the way back.  Sums over the states of a channel
 // (for u, delta and z) and over the channels of a warp (for B and C) go through shuffles, over the warps of the block
 // through shared memory, over blocks through the workspace.  Formulas: cpu/selective_scan_adjoint.h.
 #pragma once
@@ -30,10 +30,16 @@ struct LanesBackward {
       : tiles(tiles), warp(int(threadIdx.x) / 32), column(int(threadIdx.x) % kColumns),
         row(int(threadIdx.x) % 32 / kColumns), odd_column(column & 1), odd_row(row & 1) {}
 
-  __device__ __forceinline__ int channel(int j) const { return warp * 2 * kColumns + column + kColumns * (j ^ odd_row); }
+  __device__ __forceinline__ int channel(int j) const {
+    return warp * 2 * kColumns + column + kColumns * (j ^ odd_row);
+  }
   __device__ __forceinline__ int state(int i) const { return 2 * row + (i ^ odd_column); }
 
-  // Calls body(number of [j][i], channel, state) for those that exist.
+  __device__ __forceinline__ int64_t state_index(int64_t d, int64_t n) const {
+    return (tiles.block.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n;
+  }
+
+  // Calls body(j, i, channel, state) for those that exist.
   template <class Body>
   __device__ __forceinline__ void for_own(Body body) const {
 #pragma unroll
@@ -53,7 +59,7 @@ struct LanesBackward {
     const float* grad = static_cast<const float*>(tiles.call.grad_final_state);
     for_own([&](int j, int i, int64_t d, int64_t n) {
       rate[j][i] = A[d * tiles.in.states + n] * kLog2e;
-      if (grad != nullptr) carry[j][i] = grad[(tiles.block.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n];
+      if (grad != nullptr) carry[j][i] = grad[state_index(d, n)];
     });
   }
 
@@ -61,7 +67,7 @@ struct LanesBackward {
     float* grad = static_cast<float*>(tiles.call.grad_initial_state);
     for_own([&](int j, int i, int64_t d, int64_t n) {
       sums_A[n * tiles.in.channels + d] = grad_A[j][i];
-      if (grad != nullptr) grad[(tiles.block.slab.sequence.index * tiles.in.channels + d) * tiles.in.states + n] = carry[j][i];
+      if (grad != nullptr) grad[state_index(d, n)] = carry[j][i];
     });
   }
 
@@ -81,7 +87,8 @@ struct LanesBackward {
   // Finds the states before each batch of the chunk.
   __device__ __forceinline__ void run_ahead(int64_t checkpoint, int batches) const {
     float h[2][2] = {};
-    const float* kept = static_cast<const float*>(tiles.call.checkpoints) + checkpoint * tiles.in.states * tiles.in.channels;
+    const float* kept = static_cast<const float*>(tiles.call.checkpoints);
+    kept += checkpoint * tiles.in.states * tiles.in.channels;
     for_own([&](int j, int i, int64_t d, int64_t n) { h[j][i] = kept[n * tiles.in.channels + d]; });
     before(0) = make_float4(h[0][0], h[0][1], h[1][0], h[1][1]);
 #pragma unroll 1

@@ -32,7 +32,8 @@ struct ScanBackwardPlan {
   int64_t blocks = 0, shared_bytes = 0;
   // Places in the workspace in bytes.  Rows: (direction, slab, b, l, B and C, n); matrices: (direction, sequence, n, d);
   // vectors: (direction, sequence, d); sums over directions: (direction, b, l, d).
-  int64_t rows = 0, carry = 0, grad_A = 0, constant_B = 0, constant_C = 0, grad_D = 0, grad_bias = 0, sum_u = 0, sum_z = 0;
+  int64_t rows = 0, carry = 0, grad_A = 0, constant_B = 0, constant_C = 0, grad_D = 0, grad_bias = 0;
+  int64_t sum_u = 0, sum_z = 0;
   int64_t workspace_bytes = 0;
 
   SSM_HOST_DEVICE int64_t threads() const { return 32 * warps; }
