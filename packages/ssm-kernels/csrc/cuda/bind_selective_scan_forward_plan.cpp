@@ -53,9 +53,9 @@ std::vector<std::array<int64_t, 3>> packed_sequences(const std::vector<int64_t>&
 // How tiles of a tensor with an address and strides (step, column, others or-ed) in elements are copied.
 std::pair<int32_t, bool> tile_copies(int64_t address, const std::array<int64_t, 3>& strides, int64_t columns,
                                      int32_t element_bytes, int tile_columns) {
-  const TileSource source = tile_source({reinterpret_cast<char*>(static_cast<intptr_t>(address)), strides[0], strides[1],
-                                         columns, strides[2], element_bytes},
-                                        tile_columns);
+  char* data = reinterpret_cast<char*>(static_cast<intptr_t>(address));
+  const TileSource source =
+      tile_source({data, strides[0], strides[1], columns, strides[2], element_bytes}, tile_columns);
   return {source.copy_bytes, source.steps_together};
 }
 

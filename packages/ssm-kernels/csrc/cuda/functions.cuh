@@ -90,7 +90,8 @@ __device__ __forceinline__ F silu_slope(F x) {
   return s.value * (F(1) + x * s.complement);
 }
 
-// Of numbers that 16 bits were enough for, or to be rounded to 16 bits: a relative error of |x| units in the last place.
+// Of numbers that 16 bits were enough for, or to be rounded to 16 bits: a relative error of |x| units in the last
+// place.
 __device__ __forceinline__ float rough_softplus(float x) {
   return (x < 0.f ? 0.f : x) + log1p_of_small(exp2_approx(-fabsf(x) * kLog2e));
 }

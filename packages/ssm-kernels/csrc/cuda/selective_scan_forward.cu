@@ -43,7 +43,8 @@ void run_tiled(const ScanForward* directions, int64_t count, const TiledPlan& pl
   params.n_directions = count, params.sequences = in.sequences().count;
   params.parts = plan.parts, params.part_steps = plan.part_steps, params.blocks = plan.blocks;
   const TileExtent extent = tile_extent(plan);
-  for (int64_t k = 0; k < count; ++k) params.directions[k] = tiled_scan(directions[k], plan, extent, params.stage_bytes);
+  for (int64_t k = 0; k < count; ++k)
+    params.directions[k] = tiled_scan(directions[k], plan, extent, params.stage_bytes);
   if (plan.parts > 1) {
     params.part_states = reinterpret_cast<float*>(workspace + plan.states_offset);
     params.part_deltas = reinterpret_cast<float*>(workspace + plan.deltas_offset);

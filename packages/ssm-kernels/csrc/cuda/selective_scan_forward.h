@@ -5,8 +5,8 @@
 
 namespace ssm::cuda {
 
-// Serves every case.  states: (sequences, d, n) in the compute type, in which they live while the kernel runs; after that
-// it holds the final ones.
+// Serves every case.  states: (sequences, d, n) in the compute type, in which they live while the kernel runs;
+// after that it holds the final ones.
 void selective_scan_forward_general(const ScanForward& scan, void* states);
 
 }  // namespace ssm::cuda

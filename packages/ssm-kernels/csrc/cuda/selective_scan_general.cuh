@@ -1,5 +1,5 @@
-// Forward pass of the selective scan for what the tiled kernel leaves out: double, complex A, B or C constant in time, many
-// states.  Written to be obviously right: states stay in memory, one step is finished before the next begins.
+// Forward pass of the selective scan for what the tiled kernel leaves out: double, complex A, B or C constant in time,
+// many states.  Written to be obviously right: states stay in memory, one step is finished before the next begins.
 #pragma once
 
 #include "cuda/functions.cuh"

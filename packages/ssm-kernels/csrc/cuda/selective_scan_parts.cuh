@@ -12,7 +12,8 @@ constexpr int kJoinThreads = 128;
 // One thread per number of the states; blocks of the grid are (direction, sequence, channels) along x and n along y.
 __global__ void __launch_bounds__(kJoinThreads) join_parts_kernel(TiledForward p) {
   const unsigned blocks = unsigned((p.directions[0].scan.in.channels + kJoinThreads - 1) / kJoinThreads);
-  const unsigned of = blockIdx.x / blocks, direction = of / unsigned(p.sequences), sequence = of % unsigned(p.sequences);
+  const unsigned of = blockIdx.x / blocks, n_sequences = unsigned(p.sequences);
+  const unsigned direction = of / n_sequences, sequence = of % n_sequences;
   const int64_t d = int64_t(blockIdx.x % blocks) * kJoinThreads + threadIdx.x, n = blockIdx.y;
   const ScanInputs& in = p.directions[direction].scan.in;
   if (d >= in.channels) return;

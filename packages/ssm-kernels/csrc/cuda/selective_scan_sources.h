@@ -71,7 +71,8 @@ inline bool strides_are_small(const ScanForward& scan) {
 inline bool y_in_pairs(const ScanForward& scan, int64_t span) {
   const View3& y = scan.y;
   const int64_t strides = (scan.in.batch > 1 ? y.stride_b : 0) | y.stride_l | span;
-  return y.stride_d == 1 && strides % 2 == 0 && reinterpret_cast<uintptr_t>(y.data) % uintptr_t(2 * size_of(y.dtype)) == 0;
+  return y.stride_d == 1 && strides % 2 == 0 &&
+         reinterpret_cast<uintptr_t>(y.data) % uintptr_t(2 * size_of(y.dtype)) == 0;
 }
 
 inline TiledScan tiled_scan(const ScanForward& scan, const TiledPlan& plan, const TileExtent& extent,

@@ -1,5 +1,5 @@
-// Tiles of the scan's tensors in shared memory: some steps, in the order of time, of the channels of a block (or, of B and
-// C, of the states of a group), as they are stored.
+// Tiles of the scan's tensors in shared memory: some steps, in the order of time, of the channels of a block (or, of B
+// and C, of the states of a group), as they are stored.
 //
 // Where the tensor is contiguous and aligned along one of its axes, tiles are copied without waiting (cp.async);
 // everything else goes element by element through registers.
@@ -14,8 +14,8 @@
 
 namespace ssm::cuda {
 
-// What a tile is read from; the same for all steps.  Strides are in bytes and 32-bit, as positions are: an address is then
-// one multiply-add.
+// What a tile is read from; the same for all steps.  Strides are in bytes and 32-bit, as positions are: an address is
+// then one multiply-add.
 struct TileSource {
   const char* data = nullptr;  // of the batch index and the first column of the block; nullptr: absent
   int32_t stride_step = 0, stride_column = 0;

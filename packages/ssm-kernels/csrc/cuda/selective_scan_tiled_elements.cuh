@@ -155,7 +155,8 @@ __device__ __forceinline__ void finish(const TiledScan& direction, const char* s
       read_tile<kType, Tile>(stage + direction.offsets[kU], direction.sources[kU].steps_together, first, step,
                              stored);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) values[i / 4][i % 4] = fmaf(Memory::D()[first + i / 4], stored[i / 4][i % 4], values[i / 4][i % 4]);
+      for (int i = 0; i < 8; ++i)
+        values[i / 4][i % 4] = fmaf(Memory::D()[first + i / 4], stored[i / 4][i % 4], values[i / 4][i % 4]);
     }
     if (direction.scan.add_to_y) add_y(y, offset, positions, min(rows - step, 4), channels, values);
     if (direction.sources[kZ].data != nullptr) {

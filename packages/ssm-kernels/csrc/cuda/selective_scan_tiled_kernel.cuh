@@ -15,8 +15,8 @@ namespace ssm::cuda {
 
 // Some states of one channel, in the registers of one lane.
 //
-// kEnds: the first of two passes over time that is cut into parts.  Wanted is only the state that each part ends with if it
-// begins with 0, and the sum of its step sizes.
+// kEnds: the first of two passes over time that is cut into parts.  Wanted is only the state that each part ends with if
+// it begins with 0, and the sum of its step sizes.
 template <class Shape, bool kEnds>
 struct LaneStates {
   static constexpr int kStates = Shape::kStates;
@@ -126,7 +126,7 @@ struct LaneStates {
     }
   }
 
-  // Every lane of a channel gets the sums of its share of the steps: each round halves the steps that a lane looks after.
+  // Every lane of a channel gets the sums of its share of the steps: each round halves the steps a lane looks after.
   __device__ static __forceinline__ void add_over_lanes(float* y) {
     const int lane = int(threadIdx.x) & 31;
 #pragma unroll

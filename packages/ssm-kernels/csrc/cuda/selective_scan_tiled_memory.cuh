@@ -121,7 +121,8 @@ __device__ __forceinline__ void load_tiles(const TiledForward& p, int tile) {
   char* stage = Memory::stage(tile, p.stage_bytes);
 #pragma unroll 1
   for (int kind = kU; kind <= kZ; ++kind)
-    load_tile<typename Shape::template ChannelTile<kBytes>>(stage + direction.offsets[kind], sources[kind], of_channels);
+    load_tile<typename Shape::template ChannelTile<kBytes>>(stage + direction.offsets[kind], sources[kind],
+                                                              of_channels);
 #pragma unroll 1
   for (int kind = kB; kind <= kC; ++kind)
     load_tile<typename Shape::template StateTile<kBytes>>(stage + direction.offsets[kind], sources[kind], of_states);

@@ -9,8 +9,8 @@ SSM_HOST_DEVICE inline int64_t clamped(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
-// The sequence `index`.  Offsets are device memory that no one has looked at: whatever they hold, the result lies within
-// the steps of the tensor.
+// The sequence `index`.  Offsets are device memory that no one has looked at: whatever they hold, the result lies
+// within the steps of the tensor.
 SSM_HOST_DEVICE inline Sequence sequence_at(const Sequences& sequences, int64_t index) {
   if (!sequences.packed()) return sequences.at(index);
   const int64_t first = clamped(sequences.offsets[index], 0, sequences.steps);
