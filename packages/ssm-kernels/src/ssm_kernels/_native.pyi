@@ -53,6 +53,17 @@ def selective_scan_backward(
     grad_coefficients: tuple[_RefBC, _RefBC],
     grads: tuple[int, int, int, int],
 ) -> None: ...
+def scans_directions_together() -> bool: ...
+def selective_scan_directions_forward(
+    inputs: list[ScanInputs], y: _Ref3, checkpoints: list[int]
+) -> None: ...
+
+# Per direction: checkpoints; gradients of u, delta and z; of B and C; of A, D and delta_bias.
+_Gradients = tuple[int, tuple[_Ref3, _Ref3, _Ref3], tuple[_RefBC, _RefBC], list[int]]
+
+def selective_scan_directions_backward(
+    inputs: list[ScanInputs], grad_y: _Ref3, shared_u: bool, grads: list[_Gradients]
+) -> None: ...
 
 class ConvInputs:
     def set_cuda(self, call: CudaCall) -> None: ...

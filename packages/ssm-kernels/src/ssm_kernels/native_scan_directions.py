@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,19 +94,25 @@ def selective_scan_directions_backward(
     grad_y = resolved(grad_y)
     grads = [_room_for(len(scans), scans[0][place]) for place in (2, 5, 7)]
     refs = [
-        (
-            address(kept),
-            (view(one.u), view(one.delta), view(one.z)),
-            (coefficient(pairs(one.B)), coefficient(pairs(one.C))),
-            tuple(0 if x is None else address(x[k]) for x in grads),
-        )
+        _addresses(kept, one, [0 if x is None else address(x[k]) for x in grads])
         for k, (kept, one) in enumerate(zip(checkpoints, into, strict=True))
-        if one.B is not None and one.C is not None
     ]
     together[0].kernels.selective_scan_directions_backward(
         [scan.inputs for scan in together], view(grad_y), shared, refs
     )
     return grads[0], grads[1], grads[2]
+
+
+def _addresses(checkpoints: Tensor, into: ScanGradients, parameters: list[int]) -> tuple[Any, ...]:
+    """What the kernel is given for one direction, beside its inputs."""
+    assert into.B is not None
+    assert into.C is not None
+    return (
+        address(checkpoints),
+        (view(into.u), view(into.delta), view(into.z)),
+        (coefficient(pairs(into.B)), coefficient(pairs(into.C))),
+        parameters,
+    )
 
 
 def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
