@@ -18,8 +18,15 @@ SIZES = st.tuples(
 GROUPS = st.tuples(*[st.sampled_from([1, 2, 3, 4, 6, 12])] * 2)
 
 
-def plan(sizes, groups=(1, 1), multiprocessors=132):
-    return kernels.selective_scan_forward_plan(sizes, groups, multiprocessors)
+def plan(sizes, groups=(1, 1), multiprocessors=132, most_shared_bytes=227 << 10):
+    return kernels.selective_scan_forward_plan(sizes, groups, multiprocessors, most_shared_bytes)
+
+
+@given(sizes=SIZES, most=st.sampled_from([99 << 10, 163 << 10, 227 << 10]))  # sm_86, sm_80, sm_90
+def test_a_block_fits_into_shared_memory(sizes, most):
+    found = plan(sizes, most_shared_bytes=most)
+    assert 0 < found["shared_bytes"] <= most
+    assert found["lanes"] * found["lane_states"] >= sizes[4]
 
 
 @given(sizes=SIZES, groups=GROUPS, multiprocessors=st.sampled_from([1, 46, 132]))

@@ -10,12 +10,13 @@ namespace {
 
 // groups: of B and of C.  flags: complex A, double, gated, strides too long, sums of u and of z over directions.
 py::dict plan(int64_t directions, int64_t sequences, const std::array<int64_t, 4>& sizes,
-              const std::array<int64_t, 2>& groups, const std::array<bool, 6>& flags) {
+              const std::array<int64_t, 2>& groups, const std::array<bool, 6>& flags, int64_t most_shared_bytes) {
   ScanBackwardShape shape;
   shape.directions = directions, shape.sequences = sequences;
   shape.batch = sizes[0], shape.steps = sizes[1], shape.channels = sizes[2], shape.states = sizes[3];
   shape.groups_B = groups[0], shape.groups_C = groups[1];
   shape.complex_A = flags[0], shape.wide = flags[1], shape.gated = flags[2], shape.short_strides = !flags[3];
+  shape.most_shared_bytes = most_shared_bytes;
   shape.sum_u = flags[4], shape.sum_z = flags[5];
   const ScanBackwardPlan plan = plan_scan_backward(shape);
   std::vector<std::pair<int64_t, int64_t>> slabs;
@@ -35,7 +36,7 @@ py::dict plan(int64_t directions, int64_t sequences, const std::array<int64_t, 4
 
 void bind_scan_backward_plan(py::module_& module) {
   module.def("selective_scan_backward_plan", &plan, py::arg("directions"), py::arg("sequences"), py::arg("sizes"),
-             py::arg("groups"), py::arg("flags"));
+             py::arg("groups"), py::arg("flags"), py::arg("most_shared_bytes"));
 }
 
 }  // namespace ssm::cuda

@@ -13,10 +13,10 @@ namespace ssm::cuda {
 namespace {
 
 py::dict forward_plan(const std::array<int64_t, 5>& sizes, const std::array<int64_t, 2>& groups,
-                      int64_t multiprocessors) {
+                      int64_t multiprocessors, int64_t most_shared_bytes) {
   const auto [directions, sequences, steps, channels, states] = sizes;
-  const TiledPlan plan =
-      tiled_plan({directions, sequences, steps, channels, states, groups[0], groups[1], multiprocessors});
+  const TiledPlan plan = tiled_plan(
+      {directions, sequences, steps, channels, states, groups[0], groups[1], multiprocessors, most_shared_bytes});
   std::vector<std::pair<int64_t, int64_t>> blocks;
   for (int64_t block = 0; block < plan.blocks.blocks; ++block)
     blocks.emplace_back(plan.blocks.first(block), plan.blocks.count(block));
@@ -26,6 +26,9 @@ py::dict forward_plan(const std::array<int64_t, 5>& sizes, const std::array<int6
   made["blocks"] = blocks, made["grid"] = plan.grid;
   made["states_offset"] = plan.states_offset, made["deltas_offset"] = plan.deltas_offset;
   made["workspace_bytes"] = plan.workspace_bytes;
+  const int64_t block_channels = kTiledThreads / plan.lanes, block_states = plan.lanes * plan.lane_states;
+  made["shared_bytes"] =
+      tiled_float_bytes(block_channels, block_states) + 2 * tiled_stage_bytes(block_channels, block_states);
   return made;
 }
 
@@ -63,7 +66,8 @@ std::pair<int32_t, bool> tile_copies(int64_t address, const std::array<int64_t, 
 
 void bind_selective_scan_forward_plan(py::module_& module) {
   module.def("selective_scan_forward_plan", &forward_plan, py::arg("sizes"), py::arg("groups"),
-             py::arg("multiprocessors"), "sizes: directions, sequences, steps, channels, states");
+             py::arg("multiprocessors"), py::arg("most_shared_bytes"),
+             "sizes: directions, sequences, steps, channels, states");
   module.def("scan_time_order", &time_order);
   module.def("scan_packed_sequences", &packed_sequences);
   module.def("scan_tile_copies", &tile_copies);

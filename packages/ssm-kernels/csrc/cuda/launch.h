@@ -62,6 +62,12 @@ inline int multiprocessors(const CudaCall& call) {
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, call.device), "cudaDeviceGetAttribute");
   return count;
 }
+// Shared memory that a block can have: 227 KB on sm_90, 99 KB on consumer GPUs.
+inline int64_t most_shared_bytes(const CudaCall& call) {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, call.device), "cudaDeviceGetAttribute");
+  return bytes;
+}
 #else
 class OnDevice {
  public:
@@ -69,6 +75,7 @@ class OnDevice {
 };
 
 inline int multiprocessors(const CudaCall&) { return 132; }
+inline int64_t most_shared_bytes(const CudaCall&) { return simulator::kMostSharedBytes; }
 #endif
 
 // Starts `kernel(params)` on the stream of the call; params go by value, at most 4 KB.  Does not wait.  An empty grid is

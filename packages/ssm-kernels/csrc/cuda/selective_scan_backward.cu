@@ -37,6 +37,7 @@ ScanBackwardShape shape_of(const ScanBackward* directions, int64_t count, bool s
   shape.gated = in.z.data != nullptr;
   shape.sum_u = shared && directions[count - 1].add_to_grad_u;
   shape.sum_z = shared && shape.gated && directions[count - 1].add_to_grad_z;
+  shape.most_shared_bytes = most_shared_bytes(in.cuda);
   for (int64_t k = 0; k < count; ++k) shape.short_strides = shape.short_strides && short_strides(directions[k]);
   return shape;
 }

@@ -19,6 +19,7 @@ struct ScanBackwardShape {
   bool complex_A = false, wide = false;  // wide: double is computed with
   bool gated = false;
   bool short_strides = true;  // steps, and strides in bytes, are less than 2^31
+  int64_t most_shared_bytes = 227 << 10;
   bool sum_u = false, sum_z = false;  // several directions share the gradient of u, of z
 };
 
@@ -91,7 +92,9 @@ inline ScanBackwardPlan plan_scan_backward(const ScanBackwardShape& s) {
   ScanBackwardPlan plan;
   const bool rows_of_both = s.groups_B > 0 && s.groups_C > 0;
   int64_t slab = kGeneralChannels;
-  if (rows_of_both && s.short_strides && !s.complex_A && !s.wide && s.states >= 1 && s.states <= kMostTiledStates) {
+  const bool tiled = rows_of_both && s.short_strides && !s.complex_A && !s.wide && s.states >= 1 &&
+                     s.states <= kMostTiledStates;
+  if (tiled && lanes_shared_bytes(lanes_for(s.states), s.gated) <= s.most_shared_bytes) {
     plan.kernel = ScanBackwardKernel::lanes;
     plan.lanes = lanes_for(s.states);
     plan.warps = warps_for(plan.lanes);

@@ -24,7 +24,7 @@ bool can_be_tiled(const ScanForward& scan) {
 
 ScanSizes sizes_of(const ScanInputs& in, int64_t directions) {
   return {directions, in.sequences().count, in.steps, in.channels, in.states, in.B.groups, in.C.groups,
-          multiprocessors(in.cuda)};
+          multiprocessors(in.cuda), most_shared_bytes(in.cuda)};
 }
 
 void start_tiled(const TiledLaunch& how, const TiledForward& params) {

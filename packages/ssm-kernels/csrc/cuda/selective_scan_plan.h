@@ -42,8 +42,20 @@ inline ChannelBlocks channel_blocks(int64_t channels, int64_t groups_B, int64_t 
 }
 
 struct ScanSizes {
-  int64_t directions, sequences, steps, channels, states, groups_B, groups_C, multiprocessors;
+  int64_t directions, sequences, steps, channels, states, groups_B, groups_C, multiprocessors, most_shared_bytes;
 };
+
+// Steps of a tile of the forward kernel, by the channels of a block.
+constexpr int tile_steps(int channels) { return channels == 128 ? 16 : 32; }
+
+// Shared memory of a block of the forward kernel: what is kept as floats, and at most for two stages of tiles as stored.
+constexpr int64_t tiled_float_bytes(int64_t channels, int64_t states) {
+  const int64_t steps = tile_steps(int(channels));
+  return 208 + 12 * steps + 4 * (2 * channels + (2 * channels + 2 * states) * (steps + 4));
+}
+constexpr int64_t tiled_stage_bytes(int64_t channels, int64_t states) {
+  return 4 * (3 * channels + 2 * states) * (tile_steps(int(channels)) + 4);
+}
 
 // Of the tiled forward kernel.
 struct TiledPlan {
@@ -75,6 +87,9 @@ inline TiledPlan tiled_plan(const ScanSizes& sizes) {
   // Few lanes: fewer reads and additions.  Many lanes: more warps.
   for (int64_t lanes = 1; lanes <= kMostLanes && (lanes == 1 || 2 * lanes <= padded); lanes *= 2) {
     if (padded / lanes > kMostLaneStates) continue;
+    const int64_t block_channels = kTiledThreads / lanes;
+    const int64_t shared_bytes = tiled_float_bytes(block_channels, padded) + 2 * tiled_stage_bytes(block_channels, padded);
+    if (shared_bytes > sizes.most_shared_bytes) continue;  // more lanes share fewer channels
     plan.lanes = int32_t(lanes), plan.lane_states = int32_t(padded / lanes);
     plan.blocks = channel_blocks(sizes.channels, sizes.groups_B, sizes.groups_C, kTiledThreads / lanes);
     warps = sizes.directions * sizes.sequences * plan.blocks.blocks * (kTiledThreads / 32);

@@ -13,7 +13,7 @@ struct TileExtent {
 
 inline TileExtent tile_extent(const TiledPlan& plan) {
   const int channels = kTiledThreads / plan.lanes;
-  return {channels, plan.lanes * plan.lane_states, channels == 128 ? 16 : 32};
+  return {channels, plan.lanes * plan.lane_states, tile_steps(channels)};
 }
 
 // A tensor as tiles see it: strides of the steps and the columns, and all else that addresses are made of, in elements.

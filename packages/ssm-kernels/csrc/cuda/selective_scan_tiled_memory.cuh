@@ -13,7 +13,7 @@ struct TiledShape {
   static constexpr int kLanes = kLanes_, kStates = kStates_;
   static constexpr int kChannels = kTiledThreads / kLanes;   // of a block
   static constexpr int kAllStates = kLanes * kStates;        // at least n; those beyond it stay 0
-  static constexpr int kSteps = kChannels == 128 ? 16 : 32;  // of a tile
+  static constexpr int kSteps = tile_steps(kChannels);
   static constexpr int kRow = kSteps + 4;  // floats of a channel or state: the 4 spread the rows over the banks
   template <int kBytes>
   using ChannelTile = TileSize<kChannels, kSteps, kTiledThreads, kBytes>;
@@ -25,6 +25,7 @@ struct TiledShape {
   static constexpr int kFloats = 2 * kChannels + (2 * kChannels + 2 * kAllStates) * kRow;
   static constexpr int kFloatOffset = kBlockBytes + kSourceBytes + kPositionBytes;
   static constexpr int kStageOffset = kFloatOffset + kFloats * 4;  // a multiple of 16
+  static_assert(kStageOffset == tiled_float_bytes(kChannels, kAllStates));
 };
 // What a block works on.  In shared memory: in registers it would crowd out the states.
 struct TiledBlock {

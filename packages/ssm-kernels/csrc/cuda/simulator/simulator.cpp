@@ -20,7 +20,6 @@ dim3 block_size, grid_size;
 namespace {
 
 constexpr size_t kStackBytes = 512 << 10;
-constexpr size_t kMostSharedBytes = 227 << 10;  // of a block on sm_90
 constexpr size_t kGuardBytes = 64;
 
 struct Copy {

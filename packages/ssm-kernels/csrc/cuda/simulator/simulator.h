@@ -14,6 +14,8 @@
 
 namespace ssm::simulator {
 
+constexpr size_t kMostSharedBytes = 227 << 10;  // of a block, as on sm_90
+
 // Runs `thread` for every thread of the grid, block after block.  Throws std::runtime_error for a launch that CUDA would
 // refuse and for the mistakes above.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
