@@ -2,7 +2,7 @@
 # Run the tests of the CUDA kernels in the simulator under the address, alignment and undefined-behaviour sanitizers: what
 # compute-sanitizer's memcheck finds on a GPU, reads and writes beyond a tensor and vector accesses that are not aligned.
 #   tools/check_simulator.sh [PYTEST ARGUMENTS...]       BUILD=folder keeps the build
-# Works on a copy of the package; the environment needs GCC and everything that `make setup` installs.
+# Linux; works on a copy of the package; the environment needs GCC and everything that `make setup` installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(realpath -s "${VENV:-.venv}/bin/python")
