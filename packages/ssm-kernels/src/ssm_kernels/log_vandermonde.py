@@ -61,7 +61,8 @@ def log_vandermonde(
     if v.dim() < 2 or v.shape[-2:] != x.shape:
         h, n = x.shape
         raise wrong_shape(NAME, "v", v, f"(..., h, n) = (..., {h}, {n}) like x")
-    if isinstance(l, bool) or not isinstance(l, int | torch.SymInt):
+    # a tuple: torch 2.6 cannot trace `int | SymInt`
+    if isinstance(l, bool) or not isinstance(l, (int, torch.SymInt)):
         raise ArgumentError(f"{NAME}: l is {l!r}, expected a number of steps")
     if l < 0:
         raise ArgumentError(f"{NAME}: l is {l}, expected 0 or more steps")
