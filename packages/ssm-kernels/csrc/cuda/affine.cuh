@@ -53,10 +53,6 @@ struct Affine {
   __device__ __forceinline__ N of(N h, N rest_of_a) const {
     return Field<N>::times_plus(a, h, Field<N>::times_plus(rest_of_a, h, x));
   }
-  // This map after an earlier one.
-  __device__ __forceinline__ Affine after(const Affine& first) const {
-    return {Field<N>::times(a, first.a), of(first.x)};
-  }
   __device__ __forceinline__ bool is_finite() const { return Field<N>::is_finite(a) && Field<N>::is_finite(x); }
 };
 

@@ -1,17 +1,10 @@
 // The operators of the extension module _cuda, and of _simulated.
 #include "kernels.h"
 
-#include <stdexcept>
-
 #include "cuda/operators.h"
 
 namespace ssm {
 namespace {
-
-template <class Params>
-void not_there(const Params&) {
-  throw std::runtime_error("this operator has no CUDA kernel");
-}
 
 // Complex A is one of the cases that the scan tells apart itself.
 const KernelTable kernel_table = {

@@ -32,9 +32,6 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
-struct alignas(16) double2 {
-  double x, y;
-};
 struct uint1 {
   unsigned x;
 };
@@ -43,9 +40,6 @@ struct alignas(8) uint2 {
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
-};
-struct alignas(16) int4 {
-  int x, y, z, w;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -109,10 +103,6 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
   return ssm::simulator::shuffle(mask, value, other > (lane | (width - 1)) ? lane : other);
 }
 
-template <class T>
-T __ldg(const T* address) {
-  return *address;
-}
 template <class To, class From>
 To ssm_bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -121,12 +111,6 @@ To ssm_bit_cast(From from) {
   return to;
 }
 inline unsigned __float_as_uint(float x) { return ssm_bit_cast<unsigned>(x); }
-inline int __float_as_int(float x) { return ssm_bit_cast<int>(x); }
 inline float __uint_as_float(unsigned x) { return ssm_bit_cast<float>(x); }
-inline float __int_as_float(int x) { return ssm_bit_cast<float>(x); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
-inline float __fdividef(float x, float y) { return x / y; }
-inline float __frcp_rn(float x) { return 1.f / x; }
 using std::max;
 using std::min;
