@@ -113,7 +113,7 @@ __device__ __forceinline__ void load_tile(char* tile, const TileSource source, c
 }
 
 template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
   T values[kCount];
 };
 
