@@ -3,15 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/complex.cuh"
 #include "cuda/numbers.h"
 
 namespace ssm::cuda {
-
-// Aligned so that both parts move at once.
-template <class F>
-struct alignas(2 * sizeof(F)) Complex {
-  F re, im;
-};
 
 template <class N>
 struct Field {

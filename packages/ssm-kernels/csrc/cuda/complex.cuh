@@ -7,6 +7,7 @@
 
 namespace ssm::cuda {
 
+// Aligned so that both parts move at once.
 template <class F>
 struct alignas(2 * sizeof(F)) Complex {
   F re, im;
