@@ -11,7 +11,7 @@ from ssm_core.hookspecs import hookimpl, hookspec
 from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
-from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.mixers import build_mixer
 from ssm_core.plugins import PluginHost, plugin_host
@@ -57,6 +57,7 @@ __all__ = [
     "Tower",
     "TowerConfig",
     "build_mixer",
+    "detach_state",
     "hookimpl",
     "hookspec",
     "make_config",

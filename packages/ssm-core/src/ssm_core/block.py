@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssm_core.layers.checks import int_from, probability
 from ssm_core.layers.protocol import LayerState, SequenceLayer
 from ssm_core.norm import NormName, at_least_float32, make_norm
-from ssm_core.shapes import Activations
+from ssm_core.shapes import Activations, Offsets
 
 
 class MLP(nn.Module):
@@ -85,19 +85,24 @@ class Block(SequenceLayer):
             nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
         )
 
-    def forward(
-        self, x: Activations, state: LayerState | None = None, return_state: bool = False
-    ) -> Activations | tuple[Activations, LayerState]:
+    def mix(
+        self,
+        x: Activations,
+        state: LayerState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, LayerState | None]:
         """Add both branches to x (b, l, d); see `SequenceLayer.forward`."""
-        self.check_call(x, state, return_state)
         residual = at_least_float32(x)
-        branch = self.mixer(self.norm(residual), state=state, return_state=return_state)
+        # only where needed: a layer from elsewhere may not know packed sequences
+        packed = {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}
+        branch = self.mixer(self.norm(residual), state=state, return_state=return_state, **packed)
         if return_state:
             branch, state = branch
         residual = residual + self.drop(branch)
         if self.mlp is not None and self.norm2 is not None:
             residual = residual + self.drop(self.mlp(self.norm2(residual)))
-        return (residual, state) if return_state else residual
+        return residual, state
 
     def initial_state(self, batch: int) -> LayerState:
         """Return the mixer's state before the first step, for `batch` sequences."""

@@ -17,4 +17,5 @@ def ssm_register_mixers() -> list[MixerSpec]:
         MixerSpec("bimamba", BiMambaConfig, BiMamba, "Mamba in both directions"),
         MixerSpec("rnn", RNNConfig, RNN, "Elman RNN (torch.nn.RNN), the classic baseline"),
         MixerSpec("attention", AttentionConfig, Attention, "multi-head self-attention (SDPA)"),
+        MixerSpec("transformer", AttentionConfig, Attention, "another name of attention"),
     ]

@@ -1,4 +1,5 @@
-"""Initial values: step sizes spread over scales, and residual branches that start small.
+"""Initial values: step sizes spread over scales, and residual branches that start small; the marks
+that parameters carry for optimizers.
 
 The step-size bias of a Mamba layer decides over how many steps it can remember. Frameworks like to
 set every Linear bias to zero after construction, which silently destroys it (softplus(0) = 0.69: a
@@ -43,6 +44,25 @@ def exempt_from_weight_decay(parameter: nn.Parameter) -> nn.Parameter:
     model as constructed.
     """
     parameter._no_weight_decay = True  # type: ignore[attr-defined]
+    return parameter
+
+
+def learn_at(
+    parameter: nn.Parameter, lr: float | None, weight_decay: float | None = 0.0
+) -> nn.Parameter:
+    """Give a parameter a learning rate and a weight decay of its own, and return it.
+
+    The state matrices and step sizes of S4 and S5 move the time scales of a layer and are trained
+    more slowly than its other weights, without decay. Optimisers read the attribute `_optim`, a
+    dict, as in the official S4 code; `ssm_core.train.optim.parameter_groups` makes a group of each
+    different one. The schedule multiplies all learning rates alike.
+
+    Args:
+        lr: peak learning rate; None means the global one.
+        weight_decay: None means the global one.
+    """
+    options = {"lr": lr, "weight_decay": weight_decay}
+    parameter._optim = {k: v for k, v in options.items() if v is not None}  # type: ignore[attr-defined]
     return parameter
 
 

@@ -30,6 +30,11 @@ InnerStep: TypeAlias = Annotated[Tensor, "b E"]
 StepSizes: TypeAlias = Annotated[Tensor, "b l E"]
 """Step sizes Delta > 0, unit: steps."""
 
+Offsets: TypeAlias = Annotated[Tensor, "sequences+1"]
+"""Where packed sequences begin and end, [0, .., l], int32 or int64."""
+StepMask: TypeAlias = Annotated[Tensor, "b l"]
+"""True on real steps, False on padding."""
+
 ConvState: TypeAlias = Annotated[Tensor, "b E k-1"]
 """The last k - 1 inputs of a causal convolution, oldest first."""
 ScanState: TypeAlias = Annotated[Tensor, "b E n"]

@@ -18,7 +18,7 @@ from ssm_core.init import rescale_residual_branches, zero_linear_biases
 from ssm_core.layers.checks import int_from, one_of, positive_int, probability
 from ssm_core.layers.protocol import LayerState, SequenceLayer, StateError
 from ssm_core.norm import NORM_NAMES, NormName, make_norm
-from ssm_core.shapes import Activations
+from ssm_core.shapes import Activations, Offsets
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class Tower(SequenceLayer):
         zero_linear_biases(self)
         rescale_residual_branches(self, config.n_layers)
 
-    def forward(
+    def mix(
         self,
         x: Activations,
-        state: tuple[LayerState, ...] | None = None,
-        return_state: bool = False,
-    ) -> Activations | tuple[Activations, tuple[LayerState, ...]]:
+        state: tuple[LayerState, ...] | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, tuple[LayerState, ...]]:
         """Run all blocks on x (b, l, d); see `SequenceLayer.forward`."""
-        self.check_call(x, state, return_state)
         if state is not None and len(state) != len(self.layers):
             raise StateError(
                 f"Tower: state has {len(state)} entries, expected one per layer, {len(self.layers)}"
@@ -102,12 +102,11 @@ class Tower(SequenceLayer):
         states = []
         for i, block in enumerate(self.layers):
             block_state = None if state is None else state[i]
-            x = block(x, block_state, return_state)
+            x = block(x, block_state, return_state=return_state, cu_seqlens=cu_seqlens)
             if return_state:
                 x, block_state = x
                 states.append(block_state)
-        y = self.norm_f(x)
-        return (y, tuple(states)) if return_state else y
+        return self.norm_f(x), tuple(states)
 
     def initial_state(self, batch: int) -> tuple[LayerState, ...]:
         """Return the states of all blocks before the first step, for `batch` sequences."""

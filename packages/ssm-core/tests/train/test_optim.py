@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ssm_core import Mamba
+from ssm_core.init import learn_at
 from ssm_core.train.optim import lr_factor, make_optimizer, make_scheduler, parameter_groups
 from ssm_core.train.options import OptimOptions
 
@@ -26,6 +27,31 @@ def test_parameter_groups_leave_out_frozen_parameters():
     decay, plain = parameter_groups(layer, 0.1)
     assert decay["params"] == []
     assert len(plain["params"]) == 1
+
+
+def test_parameters_may_have_their_own_learning_rate_and_decay():
+    """The schedule multiplies all learning rates alike."""
+    layer = nn.ParameterDict({name: torch.ones(2, 2) for name in ("A", "dt", "C", "D", "W")})
+    learn_at(layer["A"], 1e-3)
+    learn_at(layer["dt"], 1e-3)
+    learn_at(layer["C"], 2e-3, weight_decay=None)
+    learn_at(layer["D"], None)
+    groups = parameter_groups(layer, 0.1)
+    names = {id(p): n for n, p in layer.named_parameters()}
+    found = [({names[id(p)] for p in g["params"]}, g.get("lr"), g["weight_decay"]) for g in groups]
+    assert found == [
+        ({"W"}, None, 0.1),
+        ({"D"}, None, 0.0),
+        ({"A", "dt"}, 1e-3, 0.0),
+        ({"C"}, 2e-3, 0.1),
+    ]
+    options = OptimOptions(lr=0.01, schedule="cosine")
+    optimizer = make_optimizer(layer, options)
+    scheduler = make_scheduler(optimizer, options, 4)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([5e-3, 5e-3, 5e-4, 1e-3])
 
 
 @given(warmup=st.integers(0, 20), total=st.integers(1, 100), final=st.floats(0, 1))

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int, probability
 from ssm_core.layers.protocol import SequenceLayer
-from ssm_core.shapes import Activations, HeadCache
+from ssm_core.packing import pack, steps_of, unpack
+from ssm_core.shapes import Activations, HeadCache, Offsets, StepMask
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class AttentionState(NamedTuple):
     """(b, h, l, p)"""
     values: HeadCache
     """(b, h, l, p)"""
+    seen: StepMask
+    """(b, l): False where a sequence of the batch is shorter than others and has no step."""
 
 
 class Attention(SequenceLayer):
@@ -76,44 +79,63 @@ class Attention(SequenceLayer):
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=config.bias)
         self.out_proj = nn.Linear(d_model, d_model, bias=config.bias)
 
-    def forward(
-        self, x: Activations, state: AttentionState | None = None, return_state: bool = False
-    ) -> Activations | tuple[Activations, AttentionState]:
-        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
-        self.check_call(x, state, return_state)
+    def mix(
+        self,
+        x: Activations,
+        state: AttentionState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, AttentionState]:
+        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`.
+
+        Packed sequences are padded to the longest one.
+        """
+        if cu_seqlens is None:
+            steps = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            return self._attend(x, steps, state, all_seen=state is None)
+        steps = steps_of(cu_seqlens, x.device)
+        y, state = self._attend(unpack(x, steps), steps, state, all_seen=False)
+        return pack(y, steps).x, state
+
+    def _attend(
+        self, x: Activations, steps: StepMask, state: AttentionState | None, all_seen: bool
+    ) -> tuple[Activations, AttentionState]:
+        """Attend from every step of x (b, l, d); `all_seen`: no step is padding or from before."""
         queries, keys, values = (self._split_heads(t) for t in self.in_proj(x).chunk(3, dim=-1))
+        seen = steps
         if state is not None:
             keys = torch.cat([state.keys.to(keys.dtype), keys], dim=2)
             values = torch.cat([state.values.to(values.dtype), values], dim=2)
-        mask = self._mask(queries.shape[2], keys.shape[2], x.device)
+            seen = torch.cat([state.seen, steps], dim=1)
         heads = F.scaled_dot_product_attention(
             queries,
             keys,
             values,
-            attn_mask=mask,
+            attn_mask=None if all_seen else self._mask(steps.shape[1], seen),
             dropout_p=self.config.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None and queries.shape[2] > 1,
+            is_causal=self.causal and all_seen and queries.shape[2] > 1,
         )
-        y = self.out_proj(heads.transpose(1, 2).flatten(2))
-        return (y, AttentionState(keys, values)) if return_state else y
+        return self.out_proj(heads.transpose(1, 2).flatten(2)), AttentionState(keys, values, seen)
 
     def initial_state(self, batch: int) -> AttentionState:
         """Return the empty state for `batch` sequences."""
         self._require_causal("initial_state")
-        heads = self.config.n_heads
-        empty = self.in_proj.weight.new_zeros(batch, heads, 0, self.d_model // heads)
-        return AttentionState(empty, empty)
+        heads, weight = self.config.n_heads, self.in_proj.weight
+        empty = weight.new_zeros(batch, heads, 0, self.d_model // heads)
+        return AttentionState(empty, empty, weight.new_zeros(batch, 0, dtype=torch.bool))
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(b, l, d) -> (b, h, l, p)"""
         return x.unflatten(2, (self.config.n_heads, -1)).transpose(1, 2)
 
-    def _mask(self, l_new: int, l_all: int, device: torch.device) -> Tensor | None:
-        """Return the mask (l_new, l_all) of a chunk with a past, None where no mask is needed.
+    def _mask(self, l_new: int, seen: StepMask) -> Tensor:
+        """Return what the last `l_new` steps may look at, (b, 1, l_new, l), given all steps seen.
 
-        `is_causal` lines up the first query with the first key, so it only serves without a past;
-        a single query is the latest step and sees everything.
+        Every step sees itself, padding too: a row that sees nothing would be NaN.
         """
-        if not self.causal or l_new == l_all or l_new <= 1:
-            return None
-        return torch.ones(l_new, l_all, dtype=torch.bool, device=device).tril(l_all - l_new)
+        before = seen.shape[1] - l_new
+        allowed = seen.unsqueeze(1).expand(-1, l_new, -1)
+        if self.causal:
+            allowed = allowed.tril(before)
+        itself = seen.new_ones(l_new, seen.shape[1]).tril(before).triu(before)
+        return (allowed | itself).unsqueeze(1)

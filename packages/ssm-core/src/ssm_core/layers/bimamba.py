@@ -25,7 +25,7 @@ from ssm_core.layers.selective import (
     run_direction,
     step_sizes_of,
 )
-from ssm_core.shapes import Activations, StepSizes
+from ssm_core.shapes import Activations, Offsets, StepSizes
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,20 @@ class BiMamba(SequenceLayer):
         self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b = make_direction(sizes)
         self.out_proj = nn.Linear(sizes.d_inner, d_model, bias=config.bias)
 
-    def forward(
-        self, x: Activations, state: LayerState | None = None, return_state: bool = False
-    ) -> Activations:
-        """Mix x (b, l, d) over its steps in both directions.
-
-        Raises:
-            ShapeError: x is not (b, l, d_model).
-            CausalityError: a state was given or asked for.
-        """
-        self.check_call(x, state, return_state)
+    def mix(
+        self,
+        x: Activations,
+        state: LayerState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, None]:
+        """Mix x (b, l, d) over its steps in both directions; see `SequenceLayer.forward`."""
         inner, z = self.in_proj(x).chunk(2, dim=-1)
-        y_forward, _ = run_direction(self._forward_direction(), inner, z)
-        y_backward, _ = run_direction(self._backward_direction(), inner, z, reverse=True)
+        forward, backward = self._forward_direction(), self._backward_direction()
+        y_forward, _ = run_direction(forward, inner, z, cu_seqlens=cu_seqlens)
+        y_backward, _ = run_direction(backward, inner, z, cu_seqlens=cu_seqlens, reverse=True)
         y = y_forward + y_backward
-        return self.out_proj(y * 0.5 if self.config.divide_out else y)
+        return self.out_proj(y * 0.5 if self.config.divide_out else y), None
 
     def step_sizes(self, x: Activations) -> StepSizes:
         """Return the step sizes Delta (b, l, E) > 0 for x (b, l, d): the mean of both directions.
@@ -82,7 +81,7 @@ class BiMamba(SequenceLayer):
         One tensor as for `Mamba.step_sizes`, so that the same picture can be drawn for both; unit:
         steps.
         """
-        self.check_call(x, None, False)
+        self.check_call(x)
         inner, _ = self.in_proj(x).chunk(2, dim=-1)
         forward = step_sizes_of(self._forward_direction(), inner)
         return (forward + step_sizes_of(self._backward_direction(), inner, reverse=True)) * 0.5

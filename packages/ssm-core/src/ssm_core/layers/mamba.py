@@ -27,7 +27,7 @@ from ssm_core.layers.selective import (
     step_sizes_of,
     zero_state,
 )
-from ssm_core.shapes import Activations, StepSizes
+from ssm_core.shapes import Activations, Offsets, StepSizes
 
 
 @dataclass(frozen=True)
@@ -114,20 +114,23 @@ class Mamba(SequenceLayer):
         self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
         self.out_proj = nn.Linear(sizes.d_inner, d_model, bias=config.bias)
 
-    def forward(
-        self, x: Activations, state: MambaState | None = None, return_state: bool = False
-    ) -> Activations | tuple[Activations, MambaState]:
+    def mix(
+        self,
+        x: Activations,
+        state: MambaState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, MambaState]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
-        self.check_call(x, state, return_state)
-        if x.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
+        single = x.shape[1] == 1 and state is not None and cu_seqlens is None
+        if single and not torch.is_grad_enabled():
+            assert state is not None
             inner, z = self.in_proj(x.squeeze(1)).chunk(2, dim=-1)
             inner, state = step_direction(self._direction(), inner, z, state)
-            inner = inner.unsqueeze(1)
-        else:
-            inner, z = self.in_proj(x).chunk(2, dim=-1)
-            inner, state = run_direction(self._direction(), inner, z, state)
-        y = self.out_proj(inner)
-        return (y, state) if return_state else y
+            return self.out_proj(inner).unsqueeze(1), state
+        inner, z = self.in_proj(x).chunk(2, dim=-1)
+        inner, state = run_direction(self._direction(), inner, z, state, cu_seqlens)
+        return self.out_proj(inner), state
 
     def initial_state(self, batch: int) -> MambaState:
         """Return the zero state for `batch` sequences."""
@@ -139,7 +142,7 @@ class Mamba(SequenceLayer):
         A large step writes the input into the state and forgets the past, a small one keeps the
         past: a picture of Delta shows what the layer takes in.
         """
-        self.check_call(x, None, False)
+        self.check_call(x)
         inner, _ = self.in_proj(x).chunk(2, dim=-1)
         return step_sizes_of(self._direction(), inner)
 

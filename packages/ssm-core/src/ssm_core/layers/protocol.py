@@ -7,7 +7,12 @@
 
 All three give the same y for the same x. A state is a NamedTuple of tensors (a pytree) with the
 batch as first axis. Layers never write into a state they were given, and gradients flow into and
-out of it; `detach` it for truncated backpropagation through time.
+out of it; `detach_state` cuts them for truncated backpropagation through time.
+
+Sequences of different lengths, from states of their own if wanted:
+
+    y = layer(x, mask=mask)                  # (b, l, d), padding (left, right, between) is skipped
+    y = layer(x, cu_seqlens=offsets)         # (1, total, d): sequences packed end to end
 """
 
 from __future__ import annotations
@@ -16,7 +21,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from ssm_core.shapes import Activations, OneStep
+from ssm_core.packing import check_mask, check_packed, pack, unpack
+from ssm_core.shapes import Activations, Offsets, OneStep, StepMask
 from ssm_kernels.errors import ShapeError, SsmError
 
 LayerState: TypeAlias = Any
@@ -34,8 +40,8 @@ class StateError(SsmError, ValueError):
 class SequenceLayer(nn.Module):
     """Base of all sequence layers.
 
-    A subclass sets `d_model` and `causal`, calls `check_call` first in `forward`, and, if it is
-    causal, sets `state_type` and implements `initial_state`.
+    A subclass sets `d_model` and `causal`, implements `mix`, and, if it is causal, sets
+    `state_type` and implements `initial_state`.
 
     Attributes:
         d_model: width of input and output.
@@ -48,19 +54,53 @@ class SequenceLayer(nn.Module):
     state_type: type[tuple[Any, ...]] = tuple
 
     def forward(
-        self, x: Activations, state: LayerState | None = None, return_state: bool = False
+        self,
+        x: Activations,
+        state: LayerState | None = None,
+        *,
+        return_state: bool = False,
+        cu_seqlens: Offsets | None = None,
+        mask: StepMask | None = None,
     ) -> Activations | tuple[Activations, LayerState]:
         """Map x (b, l, d) to y (b, l, d), any l >= 0.
 
         Args:
             state: where to continue from; None means the zero state.
             return_state: also return the state after the last step.
+            cu_seqlens: offsets [0, .., l] of sequences packed in x (1, l, d). None reaches into
+                another; states are those of the sequences, (sequences, ..).
+            mask: (b, l), True on real steps. Padding, wherever it is, is skipped: the real steps
+                are mixed as if they followed one another, and y is 0 on the others. Waits for the
+                device to count the steps.
         Raises:
-            ShapeError: x is not (b, l, d_model).
+            ShapeError: x is not (b, l, d_model), or `mask` not (b, l).
+            DTypeError: `mask` is not boolean, `cu_seqlens` not integer.
+            ArgumentError: offsets that do not fit, or both offsets and a mask.
             StateError: the state is of another layer or another batch size.
             CausalityError: a state was given to or asked of a layer that is not causal.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+        self.check_call(x, state, return_state, cu_seqlens)
+        if mask is not None:
+            check_mask(type(self).__name__, x, mask, cu_seqlens)
+            packed, cu_seqlens = pack(x, mask)
+            y, final_state = self.mix(packed, state, cu_seqlens, return_state)
+            y = unpack(y, mask)
+        else:
+            y, final_state = self.mix(x, state, cu_seqlens, return_state)
+        return (y, final_state) if return_state else y
+
+    def mix(
+        self,
+        x: Activations,
+        state: LayerState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, LayerState | None]:
+        """Do what `forward` says, with checked arguments; without `return_state` any state will do.
+
+        With `cu_seqlens` there are as many states as sequences.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement mix")
 
     def initial_state(self, batch: int) -> LayerState:
         """Return the state before the first step, for `batch` sequences.
@@ -87,17 +127,26 @@ class SequenceLayer(nn.Module):
         y, state = self(x_t.unsqueeze(1), state=state, return_state=True)
         return y.squeeze(1), state
 
-    def check_call(self, x: Tensor, state: LayerState | None, return_state: bool) -> None:
+    def check_call(
+        self,
+        x: Tensor,
+        state: LayerState | None = None,
+        return_state: bool = False,
+        cu_seqlens: Offsets | None = None,
+    ) -> None:
         """Check the arguments of `forward`; raise as documented there."""
         if x.dim() != 3 or x.shape[2] != self.d_model:
             raise ShapeError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}, "
                 f"expected (b, l, d) = (b, l, {self.d_model})"
             )
+        sequences = x.shape[0]
+        if cu_seqlens is not None:
+            sequences = check_packed(type(self).__name__, x, cu_seqlens)
         if state is not None or return_state:
             self._require_causal("a state")
         if state is not None:
-            self._check_state(x.shape[0], state)
+            self._check_state(sequences, state)
 
     def _check_state(self, batch: int, state: LayerState) -> None:
         name, expected = type(self).__name__, self.state_type
@@ -119,3 +168,14 @@ class SequenceLayer(nn.Module):
                 f"{type(self).__name__}: {wanted} needs a causal layer, but this one reads later "
                 "steps too; call it on whole sequences, or use a causal layer"
             )
+
+
+def detach_state(state: LayerState) -> LayerState:
+    """Return the state cut off from the graph that made it, for the next piece of a long sequence.
+
+    Truncated backpropagation through time: gradients then end where this state begins.
+    """
+    if isinstance(state, Tensor):
+        return state.detach()
+    parts = (detach_state(part) for part in state)
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

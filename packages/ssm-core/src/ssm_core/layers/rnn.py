@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import nn
 
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.layers.protocol import SequenceLayer
-from ssm_core.shapes import Activations, HiddenState
+from ssm_core.packing import pack, steps_of, unpack
+from ssm_core.shapes import Activations, HiddenState, Offsets
 
 Nonlinearity = Literal["tanh", "relu"]
 
@@ -65,17 +67,31 @@ class RNN(SequenceLayer):
         if hidden != d_model:
             self.out_proj = nn.Linear(hidden, d_model)
 
-    def forward(
-        self, x: Activations, state: RNNState | None = None, return_state: bool = False
-    ) -> Activations | tuple[Activations, RNNState]:
-        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
-        self.check_call(x, state, return_state)
-        state = self.initial_state(x.shape[0]) if state is None else state
+    def mix(
+        self,
+        x: Activations,
+        state: RNNState | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, RNNState]:
+        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`.
+
+        Packed sequences are padded to the longest one.
+        """
+        sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        state = self.initial_state(sequences) if state is None else state
         if x.shape[1] == 0:  # torch.nn.RNN refuses an empty sequence
-            return (x, state) if return_state else x
-        hidden, last = self.rnn(x, state.hidden.to(x.dtype).unsqueeze(0))
-        y = self.out_proj(hidden)
-        return (y, RNNState(last.squeeze(0))) if return_state else y
+            return x, state
+        start = state.hidden.to(x.dtype)
+        if cu_seqlens is None:
+            hidden, last = self.rnn(x, start.unsqueeze(0))
+            return self.out_proj(hidden), RNNState(last.squeeze(0))
+        steps = steps_of(cu_seqlens, x.device)
+        hidden, _ = self.rnn(unpack(x, steps), start.unsqueeze(0))
+        # the state after step t is the hidden units there; after no step, the initial one
+        states = torch.cat([start.unsqueeze(1), hidden], dim=1)
+        last = states[torch.arange(sequences, device=x.device), steps.sum(dim=1)]
+        return self.out_proj(pack(hidden, steps).x), RNNState(last)
 
     def initial_state(self, batch: int) -> RNNState:
         """Return the zero state for `batch` sequences."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_step_size_bias
 from ssm_core.norm import at_least_float32
-from ssm_core.shapes import ConvState, Inner, InnerStep, ScanState, StepSizes
+from ssm_core.shapes import ConvState, Inner, InnerStep, Offsets, ScanState, StepSizes
 from ssm_kernels import (
     causal_conv1d,
     causal_conv1d_update,
@@ -83,9 +83,10 @@ def run_direction(
     x: Inner,
     z: Inner | None,
     state: MambaState | None = None,
+    cu_seqlens: Offsets | None = None,
     reverse: bool = False,
 ) -> tuple[Inner, MambaState]:
-    """Convolve, project and scan x (b, l, E), gated by z.
+    """Convolve, project and scan x (b, l, E), gated by z; with `cu_seqlens` packed sequences.
 
     Bias and softplus of the step size, the skip D x and the gate silu(z) happen inside the scan, in
     float32 also under autocast.
@@ -93,7 +94,9 @@ def run_direction(
     Returns:
         y (b, l, E) and the state after the last step (the first one if `reverse`).
     """
-    x, conv_state = _convolve(direction, x, None if state is None else state.conv, reverse)
+    x, conv_state = _convolve(
+        direction, x, None if state is None else state.conv, cu_seqlens, reverse
+    )
     delta, B, C = _project(direction, x)
     y, ssm_state = selective_scan(
         x,
@@ -108,6 +111,7 @@ def run_direction(
         initial_state=None if state is None else state.ssm,
         return_final_state=True,
         reverse=reverse,
+        cu_seqlens=cu_seqlens,
     )
     return y, MambaState(conv_state, ssm_state)
 
@@ -143,7 +147,7 @@ def step_direction(
 
 def step_sizes_of(direction: SelectiveDirection, x: Inner, reverse: bool = False) -> StepSizes:
     """Return the step sizes Delta (b, l, E) that `run_direction` uses for x, in float32."""
-    x, _ = _convolve(direction, x, None, reverse)
+    x, _ = _convolve(direction, x, None, None, reverse)
     delta, _, _ = _project(direction, x)
     return F.softplus(at_least_float32(delta) + at_least_float32(direction.dt_proj.bias))
 
@@ -159,7 +163,11 @@ def zero_state(direction: SelectiveDirection, batch: int) -> MambaState:
 
 
 def _convolve(
-    direction: SelectiveDirection, x: Inner, state: ConvState | None, reverse: bool
+    direction: SelectiveDirection,
+    x: Inner,
+    state: ConvState | None,
+    cu_seqlens: Offsets | None,
+    reverse: bool,
 ) -> tuple[Inner, ConvState]:
     y, final_state = causal_conv1d(
         x,
@@ -169,6 +177,7 @@ def _convolve(
         initial_state=state,
         return_final_state=True,
         reverse=reverse,
+        cu_seqlens=cu_seqlens,
     )
     return y, final_state
 

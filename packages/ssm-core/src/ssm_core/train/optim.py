@@ -12,20 +12,29 @@ from ssm_core.train.options import OptimOptions
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices with weight decay; vectors and marked parameters without.
+    """Groups for an optimizer: one per different learning rate and weight decay.
 
-    A parameter opts out by the attribute `_no_weight_decay = True` (A_log and D do; pulling A_log
-    to 0 would pull every time constant to the same value).
+    The first has the global values and holds the matrices; the second the vectors and what opts out
+    by the attribute `_no_weight_decay = True` (A_log and D do; pulling A_log to 0 would pull every
+    time constant to the same value), without decay. Parameters with an attribute `_optim`, a dict
+    with "lr", "weight_decay" or both (`ssm_core.init.learn_at` sets it), have a group per different
+    dict; what the dict leaves out is as it would be without it.
     """
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[object, object], list[nn.Parameter]] = {
+        (None, weight_decay): [],
+        (None, 0.0): [],
+    }
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue
         exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
-        (plain if exempt else decay).append(parameter)
-    groups: list[dict[str, object]] = [{"params": decay, "weight_decay": weight_decay}]
-    return [*groups, {"params": plain, "weight_decay": 0.0}]
+        own = getattr(parameter, "_optim", {})
+        key = (own.get("lr"), own.get("weight_decay", 0.0 if exempt else weight_decay))
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay} | ({} if lr is None else {"lr": lr})
+        for (lr, decay), parameters in groups.items()
+    ]
 
 
 def make_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:

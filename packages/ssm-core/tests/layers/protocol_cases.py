@@ -1,0 +1,101 @@
+"""Every layer of the package in a small size, and what the tests of the protocol do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssm_core.block import Block
+from ssm_core.layers.attention import Attention, AttentionConfig
+from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
+from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.tower import Tower, TowerConfig
+
+D_MODEL = 4
+SMALL = MambaConfig(d_state=3, d_conv=3, dt_rank=2, bias=True)
+
+
+def mamba() -> Mamba:
+    return Mamba(D_MODEL, SMALL)
+
+
+def causal_attention() -> Attention:
+    return Attention(D_MODEL, AttentionConfig(n_heads=2))
+
+
+CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
+    "mamba": mamba,
+    "mamba-width-1": lambda: Mamba(D_MODEL, MambaConfig(d_state=1, d_conv=1, conv_bias=False)),
+    "rnn": lambda: RNN(D_MODEL),
+    "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),
+    "attention": causal_attention,
+    "block": lambda: Block(D_MODEL, mamba(), mlp_hidden=5, norm="layer"),
+    "tower-mamba": lambda: Tower(mamba, TowerConfig(D_MODEL, n_layers=2, mlp_hidden=5)),
+    "tower-attention": lambda: Tower(causal_attention, TowerConfig(D_MODEL, n_layers=2)),
+}
+NOT_CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
+    "bimamba": lambda: BiMamba(D_MODEL, BiMambaConfig(d_state=3, d_conv=3, dt_rank=2)),
+    "attention": lambda: Attention(D_MODEL, AttentionConfig(n_heads=2, causal=False)),
+    "tower": lambda: Tower(NOT_CAUSAL["bimamba"], TowerConfig(D_MODEL, n_layers=2)),
+}
+each_causal = pytest.mark.parametrize("make", CAUSAL.values(), ids=CAUSAL.keys())
+each_not_causal = pytest.mark.parametrize("make", NOT_CAUSAL.values(), ids=NOT_CAUSAL.keys())
+each_layer = pytest.mark.parametrize(
+    "make",
+    [*CAUSAL.values(), *NOT_CAUSAL.values()],
+    ids=[*CAUSAL, *(f"{name}-not-causal" for name in NOT_CAUSAL)],
+)
+
+
+def moved(layer: SequenceLayer, dtype: torch.dtype, seed: int = 0) -> SequenceLayer:
+    """Move every parameter off its initial value, so that each one matters to the output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.5
+            parameter.add_((noise * scale).to(parameter.dtype))
+    return layer.to(dtype)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def is_mask(t: Tensor) -> bool:
+    return t.dtype is torch.bool
+
+
+def random_state(layer: SequenceLayer, batch: int, dtype: torch.dtype) -> Any:
+    """A state that a real sequence left behind."""
+    return layer(random(batch, 3, D_MODEL, dtype=dtype, seed=2), return_state=True)[1]
+
+
+def run_in_chunks(layer: SequenceLayer, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    length = x.shape[1]
+    cuts = sorted({0, 1, length // 3, length // 2, length} & set(range(length + 1)))
+    pieces = []
+    for start, stop in [(0, 0), *pairwise(cuts)]:
+        y, state = layer(x[:, start:stop], state=state, return_state=True)
+        pieces.append(y)
+    return torch.cat(pieces, dim=1), state
+
+
+def run_in_steps(layer: SequenceLayer, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    pieces = []
+    for x_t in x.unbind(1):
+        y_t, state = layer.step(x_t, state)
+        pieces.append(y_t)
+    return (torch.stack(pieces, dim=1) if pieces else x), state
+
+
+def offsets_of(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
