@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
+from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -25,6 +26,10 @@ def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
 MODELS = {
     "mamba": lambda: Mamba(WIDTH),
     "bimamba": lambda: BiMamba(WIDTH),
+    "s4d": lambda: S4D(WIDTH, S4DConfig(d_state=8, dropout=0.1, tie_dropout=True)).eval(),
+    "s4d in both directions": lambda: S4D(
+        WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")
+    ),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
 }
@@ -75,7 +80,7 @@ def test_training_under_autocast(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["mamba", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "s4d", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

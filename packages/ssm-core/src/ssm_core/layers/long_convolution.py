@@ -47,9 +47,10 @@ def bidirectional_convolution(
 
 
 def _fft_length(l: int) -> int:
-    # 2 l - 1 is enough for what reaches past the end not to come in at the beginning; even lengths
-    # are faster, and without steps there still is an FFT, so that l = 0 is no special case
-    return 2 * l + 2
+    # 2 l is enough for what reaches past the end not to come in at the beginning. Multiples of 64
+    # have few large prime factors, which make an FFT slow. There is an FFT without steps too, so
+    # that l = 0 is no special case. (Written so that a compiler sees that it is more than l.)
+    return max(2 * l + -2 * l % 64, 64)
 
 
 def _convolve(u: Activations, spectrum: Tensor) -> Tensor:
