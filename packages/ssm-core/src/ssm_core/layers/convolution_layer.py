@@ -58,18 +58,17 @@ class ConvolutionLayer(SequenceLayer):
     ) -> tuple[Activations, ConvolutionState | None]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         final_state = None
-        with torch.autocast(x.device.type, enabled=False):
-            u = at_least_float32(x)
-            if state is None and not return_state:
-                y = self._convolve(u, cu_seqlens)
-            else:
-                y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
-                final_state = ConvolutionState(ssm)
-            y = y + at_least_float32(self.D) * u.unsqueeze(2)
-            y = y.flatten(2)
-            if self.config.activation == "gelu":
-                y = F.gelu(y)
-            y = self._drop(y, cu_seqlens)
+        u = at_least_float32(x)
+        # autocast touches none of the operations down to `y.to(x.dtype)`
+        if state is None and not return_state:
+            y = self._convolve(u, cu_seqlens)
+        else:
+            y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
+            final_state = ConvolutionState(ssm)
+        y = (y + at_least_float32(self.D) * u.unsqueeze(2)).flatten(2)
+        if self.config.activation == "gelu":
+            y = F.gelu(y)
+        y = self._drop(y, cu_seqlens)
         return self.output_linear(y.to(x.dtype)), final_state
 
     def initial_state(self, batch: int) -> ConvolutionState:
@@ -92,9 +91,10 @@ class ConvolutionLayer(SequenceLayer):
         p = self.config.dropout
         if not self.config.tie_dropout:
             return F.dropout(y, p, self.training)
+        sequences = y.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        keep = F.dropout(y.new_ones(sequences, y.shape[2]), p, self.training)
         if cu_seqlens is None:
-            return y * F.dropout(torch.ones_like(y[:, :1]), p, self.training)
-        keep = F.dropout(y.new_ones(cu_seqlens.shape[0] - 1, y.shape[2]), p, self.training)
+            return y * keep.unsqueeze(1)
         steps = torch.arange(y.shape[1], device=y.device)
         # of each step the sequence: as many as ended before it
         return y * keep[torch.bucketize(steps, cu_seqlens[1:].to(y.device), right=True)]
