@@ -82,7 +82,9 @@ def test_gradients(rule: str) -> None:
 def test_values_and_gradients_are_finite_at_the_ends(rule: str, dtype: torch.dtype) -> None:
     """Steps and rates of 1e17 and 1e-17; z = -2, where Abar of the bilinear rule is 0."""
     ends = [1e-17, 1e-6, 0.5, 2.0, 1e17]
-    grid = torch.cartesian_prod(torch.tensor(ends), torch.tensor([0.0, 1e-4, 1e3]), torch.tensor(ends))
+    grid = torch.cartesian_prod(
+        torch.tensor(ends), torch.tensor([0.0, 1e-4, 1e3]), torch.tensor(ends)
+    )
     decay, frequency, step = (x.to(dtype).requires_grad_() for x in grid.unbind(1))
     Lambda = torch.complex(-decay, -frequency)
     log_A, gain = discretize(rule, Lambda, step)  # type: ignore[arg-type]
