@@ -1,4 +1,4 @@
-"""The kernel of S4: parameters, convolution kernel and recurrence of h diagonal plus low-rank models.
+"""The kernel of S4: convolution kernels and recurrence of diagonal plus low-rank models.
 
 The parameter C holds C~ = C (1 - Abar^l_kernel) (see `ssm_core.layers.dplr`), as in official
 checkpoints, where the buffer `l_kernel` tells for how many steps. There a new kernel has
@@ -10,83 +10,66 @@ Source: Gu, Goel & Re 2021, arXiv:2111.00396; Gu et al. 2022, arXiv:2206.12037 (
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ssm_core.hippo import confined_B, legs
-from ssm_core.init import inverse_softplus
+from ssm_core.init import exempt_from_reinit, learn_at
 from ssm_core.layers import dplr
+from ssm_core.layers.convolution_config import ConvolutionConfig
 from ssm_core.layers.dplr_scan import chunk_length, chunk_tables, scan_chunks
+from ssm_core.layers.state_space_kernel import StateSpaceKernel, as_complex
 from ssm_core.packing import pack, steps_of, unpack
-from ssm_core.shapes import Offsets
+from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
 from ssm_kernels.errors import SsmError
+
+#: |dt Lambda| is confined to this, so that single precision has room for squares and gradients and
+#: C can be recovered: Abar differs from 1 and -1, its limits, by a few millionths of a state at
+#: the far end and remembers ten thousand million steps at the near one.
+_LEAST_STEP, _LARGEST_STEP = 1e-10, 1e6
 
 
 class KernelLengthError(SsmError, RuntimeError):
     """More steps than the kernel is made for, where it cannot be lengthened."""
 
 
-class S4KernelSizes(NamedTuple):
-    """Sizes and initial step sizes of a kernel."""
-
-    features: int
-    d_state: int
-    channels: int
-    copies: int
-    l_max: int
-    dt_range: tuple[float, float]
-    softplus: bool
-
-
 class _Decoding(NamedTuple):
-    """What a single step needs, and the parameters it was made from."""
+    """What a single step needs, and the versions of the tensors it was made from."""
 
     model: dplr.Discrete
     C: Tensor
     made_from: list[tuple[Tensor, int]]
 
 
-class S4Kernel(nn.Module):
-    """h models of N states each, c outputs per model.
+class S4Kernel(StateSpaceKernel):
+    """h diagonal plus low-rank models; K[j] = C Abar^j Bbar, bilinear.
 
-    Parameters (n = N/2 conjugate pairs, S copies): inv_dt (h, 1), A_real and A_imag (S, n),
-    B (1, S, n, 2), C (c, h, n, 2), P (1, S, n, 2); buffer l_kernel. Lambda = -exp(A_real)
-    - i A_imag, dt = exp(inv_dt) or softplus(inv_dt); copy s serves the features s, s + S, ..
+    Besides the parameters of the base: P (1, S, n, 2) and the buffer l_kernel.
 
     Attributes:
         length: l_kernel as an int, so that no call waits for a device to learn it.
+
+    Cost: O(c h n l_kernel + c h l_kernel log l_kernel) time for the kernels, of any length.
     """
 
     l_kernel: Tensor
 
-    def __init__(self, sizes: S4KernelSizes) -> None:
-        super().__init__()
-        self.sizes = sizes
-        h, n, c, copies = sizes.features, sizes.d_state // 2, sizes.channels, sizes.copies
-        log_dt = torch.empty(h, 1).uniform_(*(math.log(dt) for dt in sizes.dt_range))
-        self.inv_dt = nn.Parameter(inverse_softplus(log_dt.exp()) if sizes.softplus else log_dt)
-        start = legs(sizes.d_state)
-        self.A_real = nn.Parameter(_copied(torch.log(-start.Lambda.real), copies))
-        self.A_imag = nn.Parameter(_copied(-start.Lambda.imag, copies))
-        B, P = confined_B(start.B), start.P
-        self.B = nn.Parameter(_copied(torch.view_as_real(B), copies).unsqueeze(0))
-        self.P = nn.Parameter(_copied(torch.view_as_real(P), copies).unsqueeze(0))
-        # complex numbers of variance 1
-        self.C = nn.Parameter(torch.randn(c, h, n, 2) * math.sqrt(0.5))
-        self.length = sizes.l_max
-        self.register_buffer("l_kernel", torch.tensor(self.length))
-        self._absorb()
+    def __init__(self, d_model: int, config: ConvolutionConfig, l_max: int) -> None:
+        start = legs(config.d_state)
+        super().__init__(d_model, config, start.Lambda, confined_B(start.B))
+        P = torch.view_as_real(start.P).to(torch.get_default_dtype())
+        P = P.expand(1, self.copies, -1, -1).contiguous()
+        self.P = exempt_from_reinit(learn_at(nn.Parameter(P), config.lr))
+        self.length = l_max
+        self.register_buffer("l_kernel", torch.tensor(l_max))
         self._decoding: _Decoding | None = None
+        self._absorb()
 
-    def forward(self, l: int) -> Tensor:
-        """Return the convolution kernels K (c, h, l), at least in float32.
-
-        More steps than `length` lengthen the kernel first.
+    def forward(self, l: int) -> ConvolutionKernel:
+        """Return the kernels K (c, h, l). More steps than `length` lengthen the kernel first.
 
         Raises:
             KernelLengthError: more steps in a compiled or exported graph.
@@ -94,18 +77,25 @@ class S4Kernel(nn.Module):
         if l > self.length:
             if torch.compiler.is_compiling():
                 raise KernelLengthError(
-                    f"S4: {l} steps in a compiled graph, but the kernel has {self.length}; "
-                    f"call layer.kernel.lengthen(steps) before compiling, or set l_max"
+                    f"S4: {l} steps in a compiled graph of a kernel for {self.length}, expected at "
+                    "most so many; call layer.kernel.lengthen(steps) before, or set l_max"
                 )
             self.lengthen(l)
         with self._exact():
-            dtype = COMPLEX_OF[self._real()]
             model, C = self._model()
-            return dplr.convolution_kernel(model, C, self.length, dtype)[..., :l]
+            K = dplr.convolution_kernel(model, C, self.length, COMPLEX_OF[self._real()])
+        return K[..., :l]
 
     @torch.no_grad()
     def lengthen(self, l: int) -> None:
-        """Double `length` until it is at least l; the models stay the same, C changes in place."""
+        """Double `length` until it is at least l. The models stay what they are, C~ changes.
+
+        Cost: O(h N^3 log l) time. A call with more steps than `length` does this by itself; where
+        replicas train on sequences of different lengths, do it before, or set l_max, because the
+        parameter is changed in place.
+        """
+        if l <= self.length:
+            return
         model, C = self._model()
         A_power = dplr.power(dplr.as_matrix(dplr.discretise(model)), self.length)
         while self.length < l:
@@ -115,17 +105,14 @@ class S4Kernel(nn.Module):
         self._store(C)
 
     def scan(
-        self, u: Tensor, state: Tensor | None = None, cu_seqlens: Offsets | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Run the recurrence over u (b, l, h).
+        self,
+        u: Activations,
+        state: DiagonalState | None = None,
+        cu_seqlens: Offsets | None = None,
+    ) -> tuple[Tensor, DiagonalState]:
+        """Run the recurrence over u (b, l, h); see `StateSpaceKernel.scan`.
 
-        Args:
-            state: complex (b, h, n) before the first step; None means 0.
-            cu_seqlens: offsets of sequences packed in u (1, l, h), which have states of their own.
-        Returns:
-            y (b, l, c, h) and the state (b, h, n) after the last step.
-
-        Cost: O(h N^3 log l_kernel) to recover C, then O(l) steps (`dplr_scan`). A single step
+        Cost: O(h N^3 log l_kernel) to recover C, then O(l) steps (see `dplr_scan`). A single step
         without gradient costs O(b h n): what it needs is kept until a parameter changes.
         """
         real = torch.promote_types(self._real(), u.dtype)
@@ -140,12 +127,8 @@ class S4Kernel(nn.Module):
                 return pack(y.flatten(2), steps).x.unflatten(2, y.shape[2:]), state
             if u.shape[1] == 1 and not torch.is_grad_enabled():
                 return self._step(u.squeeze(1), state)
-            return self._chunks(u, state, torch.full_like(u[:, 0, 0], u.shape[1]).long())
-
-    def zero_state(self, batch: int) -> Tensor:
-        """Return the state (b, h, n) before the first step, complex."""
-        _, h, n, _ = self.C.shape
-        return self.C.new_zeros(batch, h, n, dtype=COMPLEX_OF[self._real()])
+            lengths = torch.full((sequences,), u.shape[1], device=u.device)
+            return self._chunks(u, state, lengths)
 
     def _chunks(self, u: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         discrete, A, C = self._recurrence()
@@ -159,13 +142,13 @@ class S4Kernel(nn.Module):
 
     def _decoder(self, dtype: torch.dtype) -> tuple[dplr.Discrete, Tensor]:
         """Return what single steps need, from the last call if no parameter changed since."""
-        parameters = list(self.parameters())
-        keeps = not torch.compiler.is_compiling() and not any(p.is_inference() for p in parameters)
-        made_from = [(p, p._version) for p in parameters] if keeps else []
+        tensors = [*self.parameters(), *self.buffers()]
+        keeps = not torch.compiler.is_compiling() and not any(t.is_inference() for t in tensors)
+        made_from = [(t, t._version) for t in tensors] if keeps else []
         kept = self._decoding
         if keeps and kept is not None and kept.C.dtype is dtype:
             pairs = zip(kept.made_from, made_from, strict=True)
-            if all(p is q and old == new for (p, old), (q, new) in pairs):
+            if all(t is own and old == new for (t, old), (own, new) in pairs):
                 return kept.model, kept.C
         model, _, C = self._recurrence()
         model, C = dplr.Discrete(*(part.to(dtype) for part in model)), C.to(dtype)
@@ -183,15 +166,13 @@ class S4Kernel(nn.Module):
     def _model(self) -> tuple[dplr.DPLR, Tensor]:
         """Return the continuous model and C~ (c, h, n), in double precision.
 
-        Rounding errors of dt Lambda are those of frequencies: they grow with the steps.
+        A rounding error of dt Lambda is one of a frequency: what it does grows with the steps.
         """
-        inv_dt = self.inv_dt.double()
-        dt = F.softplus(inv_dt) if self.sizes.softplus else torch.exp(inv_dt)
-        Lambda = torch.complex(-torch.exp(self.A_real.double()), -self.A_imag.double())
-        repeats = (self.sizes.features // self.sizes.copies, 1)
-        Lambda = Lambda.repeat(repeats)
-        B, P = (_complex(part).squeeze(0).repeat(repeats) for part in (self.B, self.P))
-        return dplr.DPLR(dt * Lambda, dt * P, P.conj(), dt * B), _complex(self.C)
+        Lambda, dt = self.Lambda().to(torch.complex128), self.dt().double()
+        dt = dt.clamp(_LEAST_STEP / Lambda.abs(), _LARGEST_STEP / Lambda.abs())  # per state
+        B, C = (part.to(torch.complex128) for part in self.B_and_C())
+        P = self.per_feature(as_complex(self.P).squeeze(0)).to(torch.complex128)
+        return dplr.DPLR(dt * Lambda, dt * P, P.conj(), dt * B), C
 
     @torch.no_grad()
     def _absorb(self) -> None:
@@ -201,7 +182,7 @@ class S4Kernel(nn.Module):
         self._store(dplr.absorb(C, dplr.power(A, self.length)))
 
     def _store(self, C: Tensor) -> None:
-        self.C.copy_(torch.view_as_real(C.resolve_conj()))
+        self.C.copy_(torch.view_as_real(C))
         self.l_kernel.fill_(self.length)
 
     def _real(self) -> torch.dtype:
@@ -226,14 +207,3 @@ class S4Kernel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_decoding": None}
-
-
-def _copied(x: Tensor, copies: int) -> Tensor:
-    """Return x repeated along a new first axis, in the default type."""
-    return x.to(torch.get_default_dtype()).expand(copies, *x.shape).contiguous()
-
-
-def _complex(pairs: Tensor) -> Tensor:
-    """Return pairs (..., 2) as complex128 numbers."""
-    pairs = pairs.double()
-    return torch.complex(pairs[..., 0], pairs[..., 1])
