@@ -16,6 +16,7 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
 
@@ -34,6 +35,10 @@ def causal_attention() -> Attention:
 CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "mamba": mamba,
     "mamba-width-1": lambda: Mamba(D_MODEL, MambaConfig(d_state=1, d_conv=1, conv_bias=False)),
+    "s4": lambda: S4(D_MODEL, S4Config(d_state=6, n_ssm=1)),
+    "s4-channels": lambda: S4(
+        D_MODEL, S4Config(2, channels=2, n_ssm=2, dt_tie=False, dt_transform="softplus", l_max=37)
+    ),
     "s4d": lambda: S4D(D_MODEL, S4DConfig(d_state=6)),
     "s4d-bilinear-channels": lambda: S4D(
         D_MODEL, S4DConfig(4, channels=2, init="inv", disc="bilinear", n_ssm=2, dt_tie=False)
@@ -47,6 +52,7 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
 }
 NOT_CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "bimamba": lambda: BiMamba(D_MODEL, BiMambaConfig(d_state=3, d_conv=3, dt_rank=2)),
+    "s4": lambda: S4(D_MODEL, S4Config(4, bidirectional=True, l_max=9)),
     "s4d": lambda: S4D(D_MODEL, S4DConfig(4, channels=2, bidirectional=True, init="lin")),
     "attention": lambda: Attention(D_MODEL, AttentionConfig(n_heads=2, causal=False)),
     "tower": lambda: Tower(NOT_CAUSAL["bimamba"], TowerConfig(D_MODEL, n_layers=2)),

@@ -22,6 +22,8 @@ from ssm_core.layers.dplr import Discrete, as_column, as_row, from_column
 LONGEST_CHUNK = 64
 #: Chunks are walked one after the other up to this many, beyond it in groups of so many.
 _GROUP = 16
+#: Groupings in a traced graph: enough for 64 * 16^3 steps.
+_TRACED_LEVELS = 2
 
 
 class ChunkTables(NamedTuple):
@@ -83,46 +85,63 @@ def scan_chunks(
 
     Cost: O(b l h (q c + N c + N + N^2 / q)) time.
     """
-    b, l, h = u.shape
-    q = tables.inputs.shape[-1]
+    (b, l, h), q = u.shape, tables.inputs.shape[-1]
     # one step of padding at least, so that each sequence ends inside a chunk
-    u = F.pad(u, (0, 0, 0, q - l % q)).unflatten(1, (-1, q))
-    chunks = u.permute(3, 2, 0, 1).reshape(h, q, -1)  # (h, q, b m)
-    arriving = (tables.inputs @ chunks).unflatten(-1, (b, -1))  # (h, N, b, m)
+    m = l // q + 1
+    u = F.pad(u, (0, 0, 0, m * q - l)).unflatten(1, (m, q))
+    chunks = u.permute(3, 2, 0, 1).reshape(h, q, b * m)
+    arriving = (tables.inputs @ chunks).unflatten(-1, (b, m))  # (h, N, b, m)
     column = as_column(state).permute(1, 2, 0)  # (h, N, b)
-    before = _states_before(tables.powers[-1], arriving, column)  # (h, N, b, m)
-    y = tables.toeplitz @ chunks + tables.outputs @ before.flatten(2)
-    y = y.unflatten(-1, (b, -1)).unflatten(1, (-1, q))  # (h, c, q, b, m)
+    before = _states_before(tables.powers[-1], arriving, column, _levels(m))  # (h, N, b, m)
+    y = tables.toeplitz @ chunks + tables.outputs @ before.flatten(2)  # (h, c q, b m)
+    y = y.unflatten(-1, (b, m)).unflatten(1, (-1, q))  # (h, c, q, b, m)
     y = y.permute(3, 4, 2, 1, 0).flatten(1, 2)[:, :l]
     final = _after_the_last_chunk(tables, u, before, lengths)
     return y, from_column(final.permute(2, 0, 1))
 
 
-def _states_before(A: Tensor, arriving: Tensor, start: Tensor) -> Tensor:
+def _levels(m: int) -> int:
+    """Return how often m chunks are grouped; a traced graph has one answer for all m."""
+    if torch.compiler.is_compiling():
+        torch._check(
+            m <= _GROUP ** (_TRACED_LEVELS + 1),
+            lambda: "S4: the recurrence in a compiled graph is made for 262143 steps at most",
+        )
+        return _TRACED_LEVELS
+    levels = 0
+    while m > 2 * _GROUP:
+        m, levels = -(-m // _GROUP), levels + 1
+    return levels
+
+
+def _states_before(A: Tensor, arriving: Tensor, start: Tensor, levels: int) -> Tensor:
     """Return s[0..m-1] (h, N, b, m) of s[k+1] = A s[k] + arriving[k] with s[0] = start (h, N, b).
 
     Many chunks are taken in groups: first what arrives in each from zero, then (this function
     again) the states before each group, and last those in all groups at once.
     """
     m = arriving.shape[-1]
-    if m <= 2 * _GROUP:
-        return torch.stack(_walk(A, arriving, start)[:m], dim=-1)
-    groups = F.pad(arriving, (0, -m % _GROUP)).unflatten(-1, (-1, _GROUP))  # (h, N, b, m', 16)
-    flat = groups.flatten(2, 3)  # (h, N, b m', 16)
-    ends = _walk(A, flat, torch.zeros_like(flat[..., 0]))[-1]
+    if levels == 0:
+        if torch.compiler.is_compiling():  # a loop needs to know how often
+            arriving = F.pad(arriving, (0, _GROUP - m))
+        return torch.stack(_walk(A, arriving, start)[:-1], dim=-1)[..., :m]
+    b, groups = arriving.shape[2], -(-m // _GROUP)
+    grouped = F.pad(arriving, (0, groups * _GROUP - m)).unflatten(-1, (groups, _GROUP))
+    grouped = grouped.flatten(2, 3)  # (h, N, b groups, 16)
+    ends = _walk(A, grouped, torch.zeros_like(grouped[..., 0]))[-1].unflatten(2, (b, groups))
     A_group = A
     for _ in range(_GROUP.bit_length() - 1):
         A_group = A_group @ A_group
-    starts = _states_before(A_group, ends.unflatten(2, groups.shape[2:4]), start).flatten(2)
-    states = torch.stack(_walk(A, flat, starts)[:-1], dim=-1)
-    return states.unflatten(2, groups.shape[2:4]).flatten(3)[..., :m]
+    starts = _states_before(A_group, ends, start, levels - 1).flatten(2)
+    states = torch.stack(_walk(A, grouped, starts)[:-1], dim=-1)
+    return states.unflatten(2, (b, groups)).flatten(3)[..., :m]
 
 
 def _walk(A: Tensor, arriving: Tensor, state: Tensor) -> list[Tensor]:
     """Return the states (h, N, b) before each of the steps and after the last."""
     states = [state]
-    for input in arriving.unbind(-1):
-        states.append(torch.baddbmm(input, A, states[-1]))
+    for one in arriving.unbind(-1):
+        states.append(torch.baddbmm(one, A, states[-1]))
     return states
 
 

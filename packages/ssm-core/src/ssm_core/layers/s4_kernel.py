@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssm_core.hippo import confined_B, legs
 from ssm_core.init import exempt_from_reinit, learn_at
@@ -84,6 +85,8 @@ class S4Kernel(StateSpaceKernel):
         with self._exact():
             model, C = self._model()
             K = dplr.convolution_kernel(model, C, self.length, COMPLEX_OF[self._real()])
+        if torch.compiler.is_compiling():
+            K = F.pad(K, (0, 1))  # taking a part, not all, in a graph for up to `length` steps
         return K[..., :l]
 
     @torch.no_grad()
