@@ -54,6 +54,7 @@ __all__ = [
     "PluginHost",
     "RNNConfig",
     "RecipeSpec",
+    "S4Config",
     "S4DConfig",
     "SequenceLayer",
     "SsmError",

@@ -22,8 +22,8 @@ from ssm_core.layers.dplr import Discrete, as_column, as_row, from_column
 LONGEST_CHUNK = 64
 #: Chunks are walked one after the other up to this many, beyond it in groups of so many.
 _GROUP = 16
-#: Groupings in a traced graph: enough for 64 * 16^3 steps.
-_TRACED_LEVELS = 2
+#: Groupings in a traced graph: enough for 64 * 16^2 steps.
+_TRACED_LEVELS = 1
 
 
 class ChunkTables(NamedTuple):
@@ -87,7 +87,7 @@ def scan_chunks(
     """
     (b, l, h), q = u.shape, tables.inputs.shape[-1]
     # one step of padding at least, so that each sequence ends inside a chunk
-    m = l // q + 1
+    m = l // q + 1 + _spare()
     u = F.pad(u, (0, 0, 0, m * q - l)).unflatten(1, (m, q))
     chunks = u.permute(3, 2, 0, 1).reshape(h, q, b * m)
     arriving = (tables.inputs @ chunks).unflatten(-1, (b, m))  # (h, N, b, m)
@@ -100,14 +100,20 @@ def scan_chunks(
     return y, from_column(final.permute(2, 0, 1))
 
 
+def _spare() -> int:
+    """Return how many chunks or groups to add: compilers take an axis of 1 for a special case."""
+    return 1 if torch.compiler.is_compiling() else 0
+
+
 def _levels(m: int) -> int:
     """Return how often m chunks are grouped; a traced graph has one answer for all m."""
     if torch.compiler.is_compiling():
         torch._check(
-            m <= _GROUP ** (_TRACED_LEVELS + 1),
-            lambda: "S4: the recurrence in a compiled graph is made for 262143 steps at most",
+            m <= _TRACED_CHUNKS,
+            lambda: f"S4: more steps than {_TRACED_STEPS} in a compiled graph with states, "
+            "expected at most so many; run a longer sequence in pieces",
         )
-        return _TRACED_LEVELS
+        return 1
     levels = 0
     while m > 2 * _GROUP:
         m, levels = -(-m // _GROUP), levels + 1
@@ -125,7 +131,7 @@ def _states_before(A: Tensor, arriving: Tensor, start: Tensor, levels: int) -> T
         if torch.compiler.is_compiling():  # a loop needs to know how often
             arriving = F.pad(arriving, (0, _GROUP - m))
         return torch.stack(_walk(A, arriving, start)[:-1], dim=-1)[..., :m]
-    b, groups = arriving.shape[2], -(-m // _GROUP)
+    b, groups = arriving.shape[2], -(-m // _GROUP) + _spare()
     grouped = F.pad(arriving, (0, groups * _GROUP - m)).unflatten(-1, (groups, _GROUP))
     grouped = grouped.flatten(2, 3)  # (h, N, b groups, 16)
     ends = _walk(A, grouped, torch.zeros_like(grouped[..., 0]))[-1].unflatten(2, (b, groups))
