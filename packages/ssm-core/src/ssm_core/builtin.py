@@ -7,6 +7,7 @@ from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.specs import MixerSpec
 
 
@@ -15,6 +16,7 @@ def ssm_register_mixers() -> list[MixerSpec]:
     return [
         MixerSpec("mamba", MambaConfig, Mamba, "Mamba (S6), causal"),
         MixerSpec("bimamba", BiMambaConfig, BiMamba, "Mamba in both directions"),
+        MixerSpec("s4d", S4DConfig, S4D, "S4D, a diagonal S4 with a convolution mode"),
         MixerSpec("rnn", RNNConfig, RNN, "Elman RNN (torch.nn.RNN), the classic baseline"),
         MixerSpec("attention", AttentionConfig, Attention, "multi-head self-attention (SDPA)"),
         MixerSpec("transformer", AttentionConfig, Attention, "another name of attention"),

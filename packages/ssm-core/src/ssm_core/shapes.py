@@ -39,6 +39,10 @@ ConvState: TypeAlias = Annotated[Tensor, "b E k-1"]
 """The last k - 1 inputs of a causal convolution, oldest first."""
 ScanState: TypeAlias = Annotated[Tensor, "b E n"]
 """State of a selective scan."""
+DiagonalState: TypeAlias = Annotated[Tensor, "b h n"]
+"""State of S4 and S4D, complex (here h counts features)."""
+ConvolutionKernel: TypeAlias = Annotated[Tensor, "c h l"]
+"""Kernels of S4 and S4D (here c counts their outputs per feature)."""
 HiddenState: TypeAlias = Annotated[Tensor, "b h"]
 """State of a vanilla RNN (here h counts hidden units)."""
 HeadCache: TypeAlias = Annotated[Tensor, "b h l p"]

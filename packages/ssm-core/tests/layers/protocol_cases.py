@@ -16,6 +16,7 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
 
 D_MODEL = 4
@@ -33,6 +34,10 @@ def causal_attention() -> Attention:
 CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "mamba": mamba,
     "mamba-width-1": lambda: Mamba(D_MODEL, MambaConfig(d_state=1, d_conv=1, conv_bias=False)),
+    "s4d": lambda: S4D(D_MODEL, S4DConfig(d_state=6)),
+    "s4d-bilinear-channels": lambda: S4D(
+        D_MODEL, S4DConfig(4, channels=2, init="inv", disc="bilinear", n_ssm=2, dt_tie=False)
+    ),
     "rnn": lambda: RNN(D_MODEL),
     "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),
     "attention": causal_attention,
@@ -42,6 +47,7 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
 }
 NOT_CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "bimamba": lambda: BiMamba(D_MODEL, BiMambaConfig(d_state=3, d_conv=3, dt_rank=2)),
+    "s4d": lambda: S4D(D_MODEL, S4DConfig(4, channels=2, bidirectional=True, init="lin")),
     "attention": lambda: Attention(D_MODEL, AttentionConfig(n_heads=2, causal=False)),
     "tower": lambda: Tower(NOT_CAUSAL["bimamba"], TowerConfig(D_MODEL, n_layers=2)),
 }
