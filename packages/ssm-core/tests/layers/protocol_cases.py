@@ -61,6 +61,7 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "s4d": lambda: S4D(D_MODEL, S4DConfig(d_state=6)),
     "s4d-bilinear-channels": lambda: S4D(
         D_MODEL, S4DConfig(4, channels=2, init="inv", disc="bilinear", n_ssm=2, dt_tie=False)
+    ),
     "mamba2": mamba2,
     "mamba2-everything": mamba2_with_everything,
     "mamba2-no-norm": lambda: Mamba2(
