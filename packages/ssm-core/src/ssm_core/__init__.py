@@ -11,6 +11,8 @@ from ssm_core.hookspecs import hookimpl, hookspec
 from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.mamba2 import Mamba2
+from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
@@ -48,6 +50,8 @@ __all__ = [
     "DatasetSpec",
     "ExtensionSpec",
     "Mamba",
+    "Mamba2",
+    "Mamba2Config",
     "MambaConfig",
     "MixerSpec",
     "ModelSpec",

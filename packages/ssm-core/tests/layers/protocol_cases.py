@@ -14,6 +14,8 @@ from ssm_core.block import Block
 from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.mamba2 import Mamba2
+from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
@@ -26,6 +28,28 @@ SMALL = MambaConfig(d_state=3, d_conv=3, dt_rank=2, bias=True)
 
 def mamba() -> Mamba:
     return Mamba(D_MODEL, SMALL)
+
+
+SMALL_2 = Mamba2Config(d_state=3, d_conv=3, headdim=2, ngroups=2, bias=True)
+
+
+def mamba2() -> Mamba2:
+    return Mamba2(D_MODEL, SMALL_2)
+
+
+def mamba2_with_everything() -> Mamba2:
+    config = Mamba2Config(
+        d_state=3,
+        d_conv=2,
+        headdim=3,
+        d_ssm=6,
+        D_has_hdim=True,
+        norm_before_gate=True,
+        dt_limit=(0.01, 1.0),
+        chunk_size=16,
+        learnable_init_states=True,
+    )
+    return Mamba2(D_MODEL, config)
 
 
 def causal_attention() -> Attention:
@@ -42,6 +66,11 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "s4d": lambda: S4D(D_MODEL, S4DConfig(d_state=6)),
     "s4d-bilinear-channels": lambda: S4D(
         D_MODEL, S4DConfig(4, channels=2, init="inv", disc="bilinear", n_ssm=2, dt_tie=False)
+    ),
+    "mamba2": mamba2,
+    "mamba2-everything": mamba2_with_everything,
+    "mamba2-no-norm": lambda: Mamba2(
+        D_MODEL, Mamba2Config(d_state=1, d_conv=1, headdim=8, rmsnorm=False, conv_bias=False)
     ),
     "rnn": lambda: RNN(D_MODEL),
     "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),
