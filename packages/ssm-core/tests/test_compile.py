@@ -14,6 +14,7 @@ from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -30,6 +31,9 @@ MODELS = {
     "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
     "mamba2 partly": lambda: Mamba2(
         WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
+    "s4d": lambda: S4D(WIDTH, S4DConfig(d_state=8, dropout=0.1, tie_dropout=True)).eval(),
+    "s4d in both directions": lambda: S4D(
+        WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")
     ),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
@@ -82,6 +86,7 @@ def test_training_under_autocast(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "s4d", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

@@ -22,6 +22,7 @@ from ssm_core.init import exempt_from_reinit, inverse_softplus, learn_at
 from ssm_core.layers.convolution_config import ConvolutionConfig
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
+from ssm_kernels.checks import COMPLEX_OF
 
 #: exp beyond this has no use as a rate or a step size; products of two of them stay within float32,
 #: and none is 0.
@@ -104,7 +105,7 @@ class StateSpaceKernel(nn.Module):
         """Return the state (b, h, n) before the first step of `batch` sequences, complex."""
         _, h, n, _ = self.C.shape
         zeros = at_least_float32(self.C.new_zeros(()))
-        return zeros.new_zeros(batch, h, n, dtype=zeros.dtype.to_complex())
+        return zeros.new_zeros(batch, h, n, dtype=COMPLEX_OF[zeros.dtype])
 
     def dt(self) -> Tensor:
         """Return the step sizes (h, 1), or (h, n) if they are not tied."""
