@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
+from ssm_core.layers.s5 import S5, S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -25,6 +26,8 @@ def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
 MODELS = {
     "mamba": lambda: Mamba(WIDTH),
     "bimamba": lambda: BiMamba(WIDTH),
+    "s5": lambda: S5(WIDTH),
+    "s5 in both directions": lambda: S5(WIDTH, S5Config(bidirectional=True, dropout=0.2)).eval(),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
 }
@@ -75,7 +78,7 @@ def test_training_under_autocast(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["mamba", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "s5", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

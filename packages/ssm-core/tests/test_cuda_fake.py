@@ -12,7 +12,7 @@ from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
 WIDTH = 16
-MIXERS = ["mamba", "bimamba", "attention"]  # torch.nn.RNN looks at addresses
+MIXERS = ["mamba", "bimamba", "s5", "attention"]  # torch.nn.RNN looks at addresses
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s5 import S5, S5Config
 from ssm_core.mixers import build_mixer
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RNN",
+    "S5",
     "Attention",
     "AttentionConfig",
     "BiMamba",
@@ -50,6 +52,7 @@ __all__ = [
     "PluginHost",
     "RNNConfig",
     "RecipeSpec",
+    "S5Config",
     "SequenceLayer",
     "SsmError",
     "Task",

@@ -7,6 +7,7 @@ from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s5 import S5, S5Config
 from ssm_core.specs import MixerSpec
 
 
@@ -15,6 +16,7 @@ def ssm_register_mixers() -> list[MixerSpec]:
     return [
         MixerSpec("mamba", MambaConfig, Mamba, "Mamba (S6), causal"),
         MixerSpec("bimamba", BiMambaConfig, BiMamba, "Mamba in both directions"),
+        MixerSpec("s5", S5Config, S5, "S5, one diagonal model for all channels, causal or not"),
         MixerSpec("rnn", RNNConfig, RNN, "Elman RNN (torch.nn.RNN), the classic baseline"),
         MixerSpec("attention", AttentionConfig, Attention, "multi-head self-attention (SDPA)"),
         MixerSpec("transformer", AttentionConfig, Attention, "another name of attention"),

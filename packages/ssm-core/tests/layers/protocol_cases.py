@@ -16,6 +16,7 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s5 import S5, S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 D_MODEL = 4
@@ -26,6 +27,11 @@ def mamba() -> Mamba:
     return Mamba(D_MODEL, SMALL)
 
 
+def s5(**options: Any) -> S5:
+    # clipped: `moved` would let states grow
+    return S5(D_MODEL, S5Config(d_state=8, clip_eigs=True, **options))
+
+
 def causal_attention() -> Attention:
     return Attention(D_MODEL, AttentionConfig(n_heads=2))
 
@@ -33,6 +39,10 @@ def causal_attention() -> Attention:
 CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "mamba": mamba,
     "mamba-width-1": lambda: Mamba(D_MODEL, MambaConfig(d_state=1, d_conv=1, conv_bias=False)),
+    "s5": s5,
+    "s5-blocks": lambda: s5(
+        blocks=4, conj_sym=False, discretization="bilinear", activation="full_glu"
+    ),
     "rnn": lambda: RNN(D_MODEL),
     "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),
     "attention": causal_attention,
@@ -42,6 +52,8 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
 }
 NOT_CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "bimamba": lambda: BiMamba(D_MODEL, BiMambaConfig(d_state=3, d_conv=3, dt_rank=2)),
+    "s5": lambda: s5(bidirectional=True, activation="half_glu2"),
+    "s5-one-C": lambda: s5(bidirectional=True, C_init="complex_normal", activation="gelu"),
     "attention": lambda: Attention(D_MODEL, AttentionConfig(n_heads=2, causal=False)),
     "tower": lambda: Tower(NOT_CAUSAL["bimamba"], TowerConfig(D_MODEL, n_layers=2)),
 }

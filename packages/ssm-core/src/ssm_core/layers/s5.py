@@ -1,0 +1,272 @@
+"""S5: one diagonal state space model with many inputs and outputs, and a gate behind it.
+
+Parameter names, shapes and initial values are those of the official JAX code. The norm and the
+residual sum around it belong to the block.
+
+Source: Smith, Warrington & Linderman 2023, arXiv:2208.04933.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssm_core.errors import ConfigError
+from ssm_core.init import learn_at
+from ssm_core.layers import s5_init
+from ssm_core.layers.checks import one_of, positive_int, probability
+from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.layers.s5_ssm import (
+    DISCRETIZATIONS,
+    Discrete,
+    Discretization,
+    advance,
+    discretize,
+    drive,
+    read,
+)
+from ssm_core.shapes import Activations, Offsets
+from ssm_kernels import diagonal_scan
+
+Activation = Literal["half_glu1", "half_glu2", "full_glu", "gelu"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+
+#: With clip_eigs no real part of an eigenvalue is above this.
+_LARGEST_REAL_PART = -1e-4
+
+
+@dataclass(frozen=True)
+class S5Config:
+    """Options of an S5 layer.
+
+    Attributes:
+        d_state: size of the state (`ssm_size` in the papers' code).
+        blocks: copies of HiPPO-LegS of size d_state / blocks that the model starts from.
+        conj_sym: store one state of each conjugate pair, p = d_state / 2, and read twice the real
+            part; otherwise p = d_state.
+        clip_eigs: keep the real parts of the eigenvalues at most -1e-4, so that no state can grow.
+        bidirectional: a second scan from the last step to the first, with the same Lambda and B.
+        discretization: "zoh" or "bilinear".
+        C_init: "trunc_standard_normal", "lecun_normal" or "complex_normal", see `s5_init`.
+        dt_min, dt_max: range of the initial step sizes (log-uniform).
+        step_rescale: multiplies the step sizes; s for sequences sampled s times more coarsely than
+            those trained on.
+        activation: what follows the model, with g = gelu(y), tanh approximation: "half_glu1"
+            g sigmoid(out2(g)), "half_glu2" y sigmoid(out2(g)), "full_glu" out1(g) sigmoid(out2(g)),
+            "gelu" g, None y.
+        dropout: probability of dropping a feature of a whole sequence in training, behind the gelu
+            and behind the gate.
+        lr: learning rate of Lambda, B and the step sizes, which have no weight decay; None means
+            the global one.
+
+    Raises:
+        ConfigError: a value out of range, or a d_state that blocks do not divide into whole (with
+            conj_sym even) sizes.
+    """
+
+    d_state: int = 64
+    blocks: int = 1
+    conj_sym: bool = True
+    clip_eigs: bool = False
+    bidirectional: bool = False
+    discretization: Discretization = "zoh"
+    C_init: s5_init.CInit = "trunc_standard_normal"
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
+    step_rescale: float = 1.0
+    activation: Activation | None = "half_glu1"
+    dropout: float = 0.0
+    lr: float | None = 1e-3
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        positive_int(owner, "d_state", self.d_state)
+        positive_int(owner, "blocks", self.blocks)
+        even = 2 if self.conj_sym else 1
+        if self.d_state % (even * self.blocks):
+            multiple = "2 * blocks (conj_sym)" if self.conj_sym else "blocks"
+            raise ConfigError(
+                f"{owner}: d_state is {self.d_state} with {self.blocks} blocks, "
+                f"expected a multiple of {multiple} = {even * self.blocks}"
+            )
+        one_of(owner, "discretization", self.discretization, DISCRETIZATIONS)
+        one_of(owner, "C_init", self.C_init, s5_init.C_INITS)
+        if self.activation is not None:
+            one_of(owner, "activation", self.activation, ACTIVATIONS)
+        probability(owner, "dropout", self.dropout)
+        if not 0 < self.dt_min <= self.dt_max < math.inf:
+            raise ConfigError(
+                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
+                "expected 0 < dt_min <= dt_max"
+            )
+        for name in ("step_rescale", "lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{owner}: {name} is {value!r}, expected a number above 0")
+
+
+class S5State(NamedTuple):
+    """State of an S5 layer."""
+
+    x: Tensor
+    """(b, p) complex64 or complex128: the state of the model after the last step."""
+
+
+class S5(SequenceLayer):
+    """S5 layer, (b, l, d) -> (b, l, d); causal unless bidirectional.
+
+    With h = d features and p stored states:
+
+        Lb, Bb = discretise(Lambda, B, step_rescale exp(log_step))
+        x[t] = Lb x[t-1] + Bb u[t]                      (b, p) complex
+        y[t] = k Re(C x[t]) + D u[t]                    k = 2 with conj_sym, else 1
+
+    and then the activation. A bidirectional layer adds k Re(C2 x'[t]) with x' running from the last
+    step to the first; both directions see u[t].
+
+    Parameters: Lambda_re, Lambda_im (p,), B (p, h, 2), C (h, p, 2), D (h,), log_step (p, 1), the
+    last axes of 2 real and imaginary; instead of C a bidirectional layer has C1 and C2, or with
+    C_init "complex_normal" one C (h, 2p, 2). The gates out1, out2 are Linear (h, h). The model is
+    computed in float32 (complex64) also under autocast, in float64 for float64.
+
+    In training with dropout a whole sequence has one mask; pieces and steps have their own.
+
+    Cost: O(b l d (p + d)) time, b l p complex numbers of memory (twice for both directions); a
+    state of p complex numbers per sequence.
+    """
+
+    state_type = S5State
+    C: nn.Parameter
+    C1: nn.Parameter
+    C2: nn.Parameter
+
+    def __init__(self, d_model: int, config: S5Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or S5Config()
+        self.d_model = positive_int("S5", "d_model", d_model)
+        self.causal = not config.bidirectional
+        self._make_model(config)
+        if config.activation == "full_glu":
+            self.out1 = s5_init.gate(d_model)
+        if config.activation not in ("gelu", None):
+            self.out2 = s5_init.gate(d_model)
+
+    def _make_model(self, config: S5Config) -> None:
+        blocks, h = config.blocks, self.d_model
+        basis = s5_init.basis_of_block(config.d_state // blocks, config.conj_sym)
+        Lambda_re, Lambda_im = s5_init.initial_Lambda(basis, blocks)
+        p = Lambda_re.shape[0]
+        self.Lambda_re = learn_at(nn.Parameter(Lambda_re), config.lr)
+        self.Lambda_im = learn_at(nn.Parameter(Lambda_im), config.lr)
+        self.B = learn_at(nn.Parameter(s5_init.initial_B(basis, blocks, h)), config.lr)
+        directions = ["C1", "C2"] if config.bidirectional else ["C"]
+        C = [s5_init.initial_C(basis, blocks, h, config.C_init) for _ in directions]
+        if config.C_init == "complex_normal":
+            directions, C = ["C"], [torch.cat(C, dim=1)]
+        for name, value in zip(directions, C, strict=True):
+            self.register_parameter(name, nn.Parameter(value))
+        self.D = nn.Parameter(torch.randn(h, dtype=torch.float32))
+        log_step = s5_init.initial_log_step(p, config.dt_min, config.dt_max)
+        self.log_step = learn_at(nn.Parameter(log_step), config.lr)
+
+    def mix(
+        self,
+        x: Activations,
+        state: S5State | None,
+        cu_seqlens: Offsets | None,
+        return_state: bool,
+    ) -> tuple[Activations, S5State | None]:
+        """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
+        with torch.autocast(x.device.type, enabled=False):
+            y, state = self._run_model(x, state, cu_seqlens)
+        return self._activate(y, cu_seqlens).to(self._output_type(x)), state
+
+    def initial_state(self, batch: int) -> S5State:
+        """Return the zero state for `batch` sequences."""
+        self._require_causal("initial_state")
+        dtype = _compute_type(self.B).to_complex()
+        return S5State(self.B.new_zeros(batch, self.B.shape[0], dtype=dtype))
+
+    def _run_model(
+        self, x: Activations, state: S5State | None, cu_seqlens: Offsets | None
+    ) -> tuple[Activations, S5State | None]:
+        """Return y (b, l, d) in float32 or float64, before the activation, and the state."""
+        u = x.to(_compute_type(x, self.B))
+        B = torch.view_as_complex(self.B.to(u.dtype))
+        C, *C_backward = (torch.view_as_complex(part.to(u.dtype)) for part in self._directions())
+        discrete = self._discretize(u.dtype)
+        start = None if state is None else state.x
+        if start is not None and cu_seqlens is None and x.shape[1] == 1:
+            y, last = advance(u.squeeze(1), start.to(B.dtype), B, C, discrete)
+            y = y.unsqueeze(1)
+        else:
+            factor, driven = discrete.factor.expand(1, 1, -1), drive(u, B, discrete.gain)
+            scan: Callable[..., Any] = partial(diagonal_scan, factor, driven, cu_seqlens=cu_seqlens)
+            states, last = scan(initial_state=start, return_final_state=True)
+            y = read(states, C)
+            for C_b in C_backward:
+                y = y + read(scan(reverse=True), C_b)
+        scale = 2 if self.config.conj_sym else 1
+        return torch.add(self.D.to(u.dtype) * u, y, alpha=scale), S5State(last)
+
+    def _discretize(self, dtype: torch.dtype) -> Discrete:
+        config, decay = self.config, self.Lambda_re.to(dtype)
+        if config.clip_eigs:
+            decay = decay.clamp(max=_LARGEST_REAL_PART)
+        Lambda = torch.complex(decay, self.Lambda_im.to(dtype))
+        step = config.step_rescale * torch.exp(self.log_step.to(dtype).squeeze(1))
+        return discretize(Lambda, step, config.discretization)
+
+    def _directions(self) -> tuple[Tensor, ...]:
+        """Return C (h, p, 2) of every direction."""
+        if not self.config.bidirectional:
+            return (self.C,)
+        if self.config.C_init == "complex_normal":
+            return self.C.chunk(2, dim=1)
+        return self.C1, self.C2
+
+    def _activate(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
+        kind = self.config.activation
+        if kind is None:
+            return y
+        g = self._drop(F.gelu(y, approximate="tanh"), cu_seqlens)
+        if kind == "gelu":
+            return g
+        narrow = g.to(self.out2.weight.dtype)
+        value = y if kind == "half_glu2" else g
+        if kind == "full_glu":
+            value = self.out1(narrow)
+        return self._drop(value * torch.sigmoid(self.out2(narrow)), cu_seqlens)
+
+    def _drop(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
+        """Drop features of whole sequences; those that stay are divided by 1 - dropout."""
+        rate = self.config.dropout
+        if not self.training or rate == 0.0:
+            return y
+        sequences = y.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        keep = y.new_empty(sequences, 1, self.d_model).bernoulli_(1 - rate) / (1 - rate)
+        if cu_seqlens is not None:  # (sequences, 1, d) -> (1, l, d)
+            steps = torch.arange(y.shape[1], device=y.device)
+            ends = cu_seqlens[1:].to(y.device)
+            keep = keep[torch.searchsorted(ends, steps, right=True)].transpose(0, 1)
+        return y * keep
+
+    def _output_type(self, x: Tensor) -> torch.dtype:
+        """Return the type of what a Linear of this layer would make of x."""
+        own, device = self.B.dtype, x.device.type
+        if own is not torch.float64 and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return own
+
+
+def _compute_type(*tensors: Tensor) -> torch.dtype:
+    """Return float64 if one of the tensors has it, else float32."""
+    is_double = any(t.dtype is torch.float64 for t in tensors)
+    return torch.float64 if is_double else torch.float32
