@@ -12,7 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
-from ssm_core.layers.s5 import S5, S5Config
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8

@@ -13,7 +13,8 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
-from ssm_core.layers.s5 import S5, S5Config
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.mixers import build_mixer
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (

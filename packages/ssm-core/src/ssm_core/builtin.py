@@ -7,7 +7,8 @@ from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.rnn import RNN, RNNConfig
-from ssm_core.layers.s5 import S5, S5Config
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.specs import MixerSpec
 
 

@@ -16,7 +16,8 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
-from ssm_core.layers.s5 import S5, S5Config
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 D_MODEL = 4

@@ -8,108 +8,25 @@ Source: Smith, Warrington & Linderman 2023, arXiv:2208.04933.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.errors import ConfigError
 from ssm_core.init import learn_at
 from ssm_core.layers import s5_init
-from ssm_core.layers.checks import one_of, positive_int, probability
+from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import SequenceLayer
-from ssm_core.layers.s5_ssm import (
-    DISCRETIZATIONS,
-    Discrete,
-    Discretization,
-    advance,
-    discretize,
-    drive,
-    read,
-)
+from ssm_core.layers.s5_config import S5Config
+from ssm_core.layers.s5_ssm import Discrete, advance, discretize, drive, read
 from ssm_core.shapes import Activations, Offsets
 from ssm_kernels import diagonal_scan
 
-Activation = Literal["half_glu1", "half_glu2", "full_glu", "gelu"]
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-
 #: With clip_eigs no real part of an eigenvalue is above this.
 _LARGEST_REAL_PART = -1e-4
-
-
-@dataclass(frozen=True)
-class S5Config:
-    """Options of an S5 layer.
-
-    Attributes:
-        d_state: size of the state (`ssm_size` in the papers' code).
-        blocks: copies of HiPPO-LegS of size d_state / blocks that the model starts from.
-        conj_sym: store one state of each conjugate pair, p = d_state / 2, and read twice the real
-            part; otherwise p = d_state.
-        clip_eigs: keep the real parts of the eigenvalues at most -1e-4, so that no state can grow.
-        bidirectional: a second scan from the last step to the first, with the same Lambda and B.
-        discretization: "zoh" or "bilinear".
-        C_init: "trunc_standard_normal", "lecun_normal" or "complex_normal", see `s5_init`.
-        dt_min, dt_max: range of the initial step sizes (log-uniform).
-        step_rescale: multiplies the step sizes; s for sequences sampled s times more coarsely than
-            those trained on.
-        activation: what follows the model, with g = gelu(y), tanh approximation: "half_glu1"
-            g sigmoid(out2(g)), "half_glu2" y sigmoid(out2(g)), "full_glu" out1(g) sigmoid(out2(g)),
-            "gelu" g, None y.
-        dropout: probability of dropping a feature of a whole sequence in training, behind the gelu
-            and behind the gate.
-        lr: learning rate of Lambda, B and the step sizes, which have no weight decay; None means
-            the global one.
-
-    Raises:
-        ConfigError: a value out of range, or a d_state that blocks do not divide into whole (with
-            conj_sym even) sizes.
-    """
-
-    d_state: int = 64
-    blocks: int = 1
-    conj_sym: bool = True
-    clip_eigs: bool = False
-    bidirectional: bool = False
-    discretization: Discretization = "zoh"
-    C_init: s5_init.CInit = "trunc_standard_normal"
-    dt_min: float = 1e-3
-    dt_max: float = 0.1
-    step_rescale: float = 1.0
-    activation: Activation | None = "half_glu1"
-    dropout: float = 0.0
-    lr: float | None = 1e-3
-
-    def __post_init__(self) -> None:
-        owner = type(self).__name__
-        positive_int(owner, "d_state", self.d_state)
-        positive_int(owner, "blocks", self.blocks)
-        even = 2 if self.conj_sym else 1
-        if self.d_state % (even * self.blocks):
-            multiple = "2 * blocks (conj_sym)" if self.conj_sym else "blocks"
-            raise ConfigError(
-                f"{owner}: d_state is {self.d_state} with {self.blocks} blocks, "
-                f"expected a multiple of {multiple} = {even * self.blocks}"
-            )
-        one_of(owner, "discretization", self.discretization, DISCRETIZATIONS)
-        one_of(owner, "C_init", self.C_init, s5_init.C_INITS)
-        if self.activation is not None:
-            one_of(owner, "activation", self.activation, ACTIVATIONS)
-        probability(owner, "dropout", self.dropout)
-        if not 0 < self.dt_min <= self.dt_max < math.inf:
-            raise ConfigError(
-                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
-                "expected 0 < dt_min <= dt_max"
-            )
-        for name in ("step_rescale", "lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{owner}: {name} is {value!r}, expected a number above 0")
 
 
 class S5State(NamedTuple):
