@@ -12,6 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
+from ssm_core.layers.mamba2 import Mamba2
+from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.s5 import S5
 from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
@@ -27,6 +29,10 @@ def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
 MODELS = {
     "mamba": lambda: Mamba(WIDTH),
     "bimamba": lambda: BiMamba(WIDTH),
+    "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
+    "mamba2 partly": lambda: Mamba2(
+        WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
+    ),
     "s5": lambda: S5(WIDTH),
     "s5 in both directions": lambda: S5(WIDTH, S5Config(bidirectional=True, dropout=0.2)).eval(),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
@@ -79,7 +85,7 @@ def test_training_under_autocast(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["mamba", "s5", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "s5", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

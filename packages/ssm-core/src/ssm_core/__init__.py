@@ -11,8 +11,11 @@ from ssm_core.hookspecs import hookimpl, hookspec
 from ssm_core.layers.attention import Attention, AttentionConfig
 from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
+from ssm_core.layers.mamba2 import Mamba2
+from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.layers.s5 import S5
 from ssm_core.layers.s5_config import S5Config
 from ssm_core.mixers import build_mixer
@@ -36,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RNN",
+    "S4D",
     "S5",
     "Attention",
     "AttentionConfig",
@@ -47,12 +51,15 @@ __all__ = [
     "DatasetSpec",
     "ExtensionSpec",
     "Mamba",
+    "Mamba2",
+    "Mamba2Config",
     "MambaConfig",
     "MixerSpec",
     "ModelSpec",
     "PluginHost",
     "RNNConfig",
     "RecipeSpec",
+    "S4DConfig",
     "S5Config",
     "SequenceLayer",
     "SsmError",

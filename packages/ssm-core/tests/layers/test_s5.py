@@ -94,6 +94,8 @@ def test_marks_reach_the_optimizer() -> None:
     }
     (own,) = (g for g in parameter_groups(S5(4, S5Config(lr=None)), 0.0) if len(g["params"]) > 3)
     assert "lr" not in own
+    kept = {n for n, p in layer.named_parameters() if getattr(p, "_no_reinit", False)}
+    assert kept == {"Lambda_re", "Lambda_im", "B", "log_step", "C"}
 
 
 def test_built_by_name() -> None:
@@ -130,7 +132,7 @@ def test_built_by_name() -> None:
         ({"dropout": 1.0}, "dropout is 1.0, expected a number in [0, 1)"),
         ({"dt_min": 0.2}, "dt_min is 0.2 and dt_max 0.1, expected 0 < dt_min <= dt_max"),
         ({"step_rescale": 0.0}, "step_rescale is 0.0, expected a number above 0"),
-        ({"lr": -1.0}, "lr is -1.0, expected a number above 0"),
+        ({"lr": -1.0}, "lr is -1.0, expected a number from 0 or None"),
     ],
 )
 def test_config_errors(options: dict[str, Any], message: str) -> None:

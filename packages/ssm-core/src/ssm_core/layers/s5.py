@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.init import learn_at
+from ssm_core.init import exempt_from_reinit, learn_at
 from ssm_core.layers import s5_init
 from ssm_core.layers.checks import positive_int
+from ssm_core.layers.discretize import discretize
+from ssm_core.layers.dropout import drop_features
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.s5_config import S5Config
-from ssm_core.layers.s5_ssm import Discrete, advance, discretize, drive, read
-from ssm_core.shapes import Activations, Offsets
+from ssm_core.layers.s5_ssm import advance, drive, read
+from ssm_core.shapes import Activations, Offsets, SystemState
 from ssm_kernels import diagonal_scan
 
 #: With clip_eigs no real part of an eigenvalue is above this.
@@ -32,7 +34,7 @@ _LARGEST_REAL_PART = -1e-4
 class S5State(NamedTuple):
     """State of an S5 layer."""
 
-    x: Tensor
+    x: SystemState
     """(b, p) complex64 or complex128: the state of the model after the last step."""
 
 
@@ -60,6 +62,10 @@ class S5(SequenceLayer):
     """
 
     state_type = S5State
+    Lambda_re: nn.Parameter
+    Lambda_im: nn.Parameter
+    log_step: nn.Parameter
+    B: nn.Parameter
     C: nn.Parameter
     C1: nn.Parameter
     C2: nn.Parameter
@@ -79,19 +85,23 @@ class S5(SequenceLayer):
         blocks, h = config.blocks, self.d_model
         basis = s5_init.basis_of_block(config.d_state // blocks, config.conj_sym)
         Lambda_re, Lambda_im = s5_init.initial_Lambda(basis, blocks)
-        p = Lambda_re.shape[0]
-        self.Lambda_re = learn_at(nn.Parameter(Lambda_re), config.lr)
-        self.Lambda_im = learn_at(nn.Parameter(Lambda_im), config.lr)
-        self.B = learn_at(nn.Parameter(s5_init.initial_B(basis, blocks, h)), config.lr)
+        log_step = s5_init.initial_log_step(len(Lambda_re), config.dt_min, config.dt_max)
+        slow = {
+            "Lambda_re": Lambda_re,
+            "Lambda_im": Lambda_im,
+            "log_step": log_step,
+            "B": s5_init.initial_B(basis, blocks, h),
+        }
+        for name, value in slow.items():
+            parameter = learn_at(nn.Parameter(value), config.lr)
+            self.register_parameter(name, exempt_from_reinit(parameter))
         directions = ["C1", "C2"] if config.bidirectional else ["C"]
         C = [s5_init.initial_C(basis, blocks, h, config.C_init) for _ in directions]
         if config.C_init == "complex_normal":
             directions, C = ["C"], [torch.cat(C, dim=1)]
         for name, value in zip(directions, C, strict=True):
-            self.register_parameter(name, nn.Parameter(value))
+            self.register_parameter(name, exempt_from_reinit(nn.Parameter(value)))
         self.D = nn.Parameter(torch.randn(h, dtype=torch.float32))
-        log_step = s5_init.initial_log_step(p, config.dt_min, config.dt_max)
-        self.log_step = learn_at(nn.Parameter(log_step), config.lr)
 
     def mix(
         self,
@@ -113,19 +123,22 @@ class S5(SequenceLayer):
 
     def _run_model(
         self, x: Activations, state: S5State | None, cu_seqlens: Offsets | None
-    ) -> tuple[Activations, S5State | None]:
+    ) -> tuple[Activations, S5State]:
         """Return y (b, l, d) in float32 or float64, before the activation, and the state."""
         u = x.to(_compute_type(x, self.B))
         B = torch.view_as_complex(self.B.to(u.dtype))
         C, *C_backward = (torch.view_as_complex(part.to(u.dtype)) for part in self._directions())
-        discrete = self._discretize(u.dtype)
+        factor, gain = self._discretized(u.dtype)
         start = None if state is None else state.x
         if start is not None and cu_seqlens is None and x.shape[1] == 1:
-            y, last = advance(u.squeeze(1), start.to(B.dtype), B, C, discrete)
+            y, last = advance(u.squeeze(1), start.to(B.dtype), factor, gain, B, C)
             y = y.unsqueeze(1)
         else:
-            factor, driven = discrete.factor.expand(1, 1, -1), drive(u, B, discrete.gain)
-            scan: Callable[..., Any] = partial(diagonal_scan, factor, driven, cu_seqlens=cu_seqlens)
+            # three axes like the input's: compared with one, they would tie the graph to a batch
+            factor = factor.expand(1, 1, -1)
+            scan: Callable[..., Any] = partial(
+                diagonal_scan, factor, drive(u, gain, B), cu_seqlens=cu_seqlens
+            )
             states, last = scan(initial_state=start, return_final_state=True)
             y = read(states, C)
             for C_b in C_backward:
@@ -133,13 +146,15 @@ class S5(SequenceLayer):
         scale = 2 if self.config.conj_sym else 1
         return torch.add(self.D.to(u.dtype) * u, y, alpha=scale), S5State(last)
 
-    def _discretize(self, dtype: torch.dtype) -> Discrete:
-        config, decay = self.config, self.Lambda_re.to(dtype)
-        if config.clip_eigs:
+    def _discretized(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the factor of a step and the gain of B, both (p,) and complex."""
+        decay = self.Lambda_re.to(dtype)
+        if self.config.clip_eigs:
             decay = decay.clamp(max=_LARGEST_REAL_PART)
         Lambda = torch.complex(decay, self.Lambda_im.to(dtype))
-        step = config.step_rescale * torch.exp(self.log_step.to(dtype).squeeze(1))
-        return discretize(Lambda, step, config.discretization)
+        step = self.config.step_rescale * torch.exp(self.log_step.to(dtype).squeeze(1))
+        log_factor, gain = discretize(self.config.discretization, Lambda, step)
+        return torch.exp(log_factor), gain
 
     def _directions(self) -> tuple[Tensor, ...]:
         """Return C (h, p, 2) of every direction."""
@@ -163,17 +178,7 @@ class S5(SequenceLayer):
         return self._drop(value * torch.sigmoid(self.out2(narrow)), cu_seqlens)
 
     def _drop(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
-        """Drop features of whole sequences; those that stay are divided by 1 - dropout."""
-        rate = self.config.dropout
-        if not self.training or rate == 0.0:
-            return y
-        sequences = y.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        keep = y.new_empty(sequences, 1, self.d_model).bernoulli_(1 - rate) / (1 - rate)
-        if cu_seqlens is not None:  # (sequences, 1, d) -> (1, l, d)
-            steps = torch.arange(y.shape[1], device=y.device)
-            ends = cu_seqlens[1:].to(y.device)
-            keep = keep[torch.searchsorted(ends, steps, right=True)].transpose(0, 1)
-        return y * keep
+        return drop_features(y, self.config.dropout, self.training, cu_seqlens)
 
     def _output_type(self, x: Tensor) -> torch.dtype:
         """Return the type of what a Linear of this layer would make of x."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ssm_core.errors import ConfigError
-from ssm_core.layers.checks import one_of, positive_int, probability
+from ssm_core.layers.checks import learning_rate, one_of, positive_int, probability, step_size_range
+from ssm_core.layers.discretize import DISCRETIZATIONS, Discretization
 from ssm_core.layers.s5_init import C_INITS, CInit
-from ssm_core.layers.s5_ssm import DISCRETIZATIONS, Discretization
 
 Activation = Literal["half_glu1", "half_glu2", "full_glu", "gelu"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
@@ -74,12 +74,9 @@ class S5Config:
         if self.activation is not None:
             one_of(owner, "activation", self.activation, ACTIVATIONS)
         probability(owner, "dropout", self.dropout)
-        if not 0 < self.dt_min <= self.dt_max < math.inf:
+        step_size_range(owner, self.dt_min, self.dt_max)
+        learning_rate(owner, "lr", self.lr)
+        if not 0 < self.step_rescale < math.inf:
             raise ConfigError(
-                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
-                "expected 0 < dt_min <= dt_max"
+                f"{owner}: step_rescale is {self.step_rescale!r}, expected a number above 0"
             )
-        for name in ("step_rescale", "lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{owner}: {name} is {value!r}, expected a number above 0")
