@@ -15,6 +15,8 @@ from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -35,6 +37,8 @@ MODELS = {
     "s4d in both directions": lambda: S4D(
         WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")
     ),
+    "s5": lambda: S5(WIDTH),
+    "s5 in both directions": lambda: S5(WIDTH, S5Config(bidirectional=True, dropout=0.2)).eval(),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
 }
@@ -87,6 +91,7 @@ def test_training_under_autocast(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "tower of mamba"])
 @pytest.mark.parametrize("name", ["mamba", "s4d", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "s5", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

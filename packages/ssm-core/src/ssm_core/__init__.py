@@ -17,6 +17,8 @@ from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.mixers import build_mixer
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
@@ -40,6 +42,7 @@ __all__ = [
     "RNN",
     "S4",
     "S4D",
+    "S5",
     "Attention",
     "AttentionConfig",
     "BiMamba",
@@ -60,6 +63,7 @@ __all__ = [
     "RecipeSpec",
     "S4Config",
     "S4DConfig",
+    "S5Config",
     "SequenceLayer",
     "SsmError",
     "Task",

@@ -20,6 +20,8 @@ from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 D_MODEL = 4
@@ -52,6 +54,11 @@ def mamba2_with_everything() -> Mamba2:
     return Mamba2(D_MODEL, config)
 
 
+def s5(**options: Any) -> S5:
+    # clipped: `moved` would let states grow
+    return S5(D_MODEL, S5Config(d_state=8, clip_eigs=True, **options))
+
+
 def causal_attention() -> Attention:
     return Attention(D_MODEL, AttentionConfig(n_heads=2))
 
@@ -72,6 +79,10 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "mamba2-no-norm": lambda: Mamba2(
         D_MODEL, Mamba2Config(d_state=1, d_conv=1, headdim=8, rmsnorm=False, conv_bias=False)
     ),
+    "s5": s5,
+    "s5-blocks": lambda: s5(
+        blocks=4, conj_sym=False, discretization="bilinear", activation="full_glu"
+    ),
     "rnn": lambda: RNN(D_MODEL),
     "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),
     "attention": causal_attention,
@@ -83,6 +94,8 @@ NOT_CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "bimamba": lambda: BiMamba(D_MODEL, BiMambaConfig(d_state=3, d_conv=3, dt_rank=2)),
     "s4": lambda: S4(D_MODEL, S4Config(4, bidirectional=True, l_max=9)),
     "s4d": lambda: S4D(D_MODEL, S4DConfig(4, channels=2, bidirectional=True, init="lin")),
+    "s5": lambda: s5(bidirectional=True, activation="half_glu2"),
+    "s5-one-C": lambda: s5(bidirectional=True, C_init="complex_normal", activation="gelu"),
     "attention": lambda: Attention(D_MODEL, AttentionConfig(n_heads=2, causal=False)),
     "tower": lambda: Tower(NOT_CAUSAL["bimamba"], TowerConfig(D_MODEL, n_layers=2)),
 }

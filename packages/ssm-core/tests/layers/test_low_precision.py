@@ -17,6 +17,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "bimamba": {},
     "mamba2": {"headdim": 8},
     "s4d": {},
+    "s5": {},
 }
 
 #: what moves the step sizes, and what the decay rates, of any layer
