@@ -33,6 +33,7 @@ MODELS = {
     "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
     "mamba2 partly": lambda: Mamba2(
         WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
+    ),
     "s4d": lambda: S4D(WIDTH, S4DConfig(d_state=8, dropout=0.1, tie_dropout=True)).eval(),
     "s4d in both directions": lambda: S4D(
         WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")

@@ -12,10 +12,7 @@ from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
 WIDTH = 32  # a head of Mamba-2 has 64 channels
-MIXERS = ["mamba", "bimamba", "mamba2", "attention"]  # torch.nn.RNN looks at addresses
-WIDTH = 16
-MIXERS = ["mamba", "bimamba", "s4d", "attention"]  # torch.nn.RNN looks at addresses
-MIXERS = ["mamba", "bimamba", "mamba2", "s5", "attention"]  # torch.nn.RNN looks at addresses
+MIXERS = ["mamba", "bimamba", "mamba2", "s4d", "s5", "attention"]  # torch.nn.RNN looks at addresses
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.layers.s5 import S5
 from ssm_core.layers.s5_config import S5Config
 from ssm_core.mixers import build_mixer
+from ssm_core.official import from_official
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
     CommandSpec,
@@ -72,6 +73,7 @@ __all__ = [
     "TowerConfig",
     "build_mixer",
     "detach_state",
+    "from_official",
     "hookimpl",
     "hookspec",
     "make_config",
