@@ -16,6 +16,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "mamba": {},
     "bimamba": {},
     "mamba2": {"headdim": 8},
+    "s4": {},
     "s4d": {},
     "s5": {},
 }
