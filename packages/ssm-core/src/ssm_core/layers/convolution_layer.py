@@ -59,18 +59,17 @@ class ConvolutionLayer(SequenceLayer):
     ) -> tuple[Activations, ConvolutionState | None]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         final_state = None
-        with torch.autocast(x.device.type, enabled=False):
-            u = at_least_float32(x)
-            if state is None and not return_state:
-                y = self._convolve(u, cu_seqlens)
-            else:
-                y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
-                final_state = ConvolutionState(ssm)
-            y = y + at_least_float32(self.D) * u.unsqueeze(2)
-            y = y.flatten(2)
-            if self.config.activation == "gelu":
-                y = F.gelu(y)
-            y = self._drop(y, cu_seqlens)
+        u = at_least_float32(x)
+        # autocast touches none of the operations down to `y.to(x.dtype)`
+        if state is None and not return_state:
+            y = self._convolve(u, cu_seqlens)
+        else:
+            y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
+            final_state = ConvolutionState(ssm)
+        y = (y + at_least_float32(self.D) * u.unsqueeze(2)).flatten(2)
+        if self.config.activation == "gelu":
+            y = F.gelu(y)
+        y = self._drop(y, cu_seqlens)
         return self.output_linear(y.to(x.dtype)), final_state
 
     def initial_state(self, batch: int) -> ConvolutionState:
