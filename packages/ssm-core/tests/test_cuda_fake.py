@@ -11,8 +11,8 @@ from ssm_core import build_mixer
 from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
-WIDTH = 16
-MIXERS = ["mamba", "bimamba", "s4d", "attention"]  # torch.nn.RNN looks at addresses
+WIDTH = 32  # a head of Mamba-2 has 64 channels
+MIXERS = ["mamba", "bimamba", "mamba2", "s4", "attention"]  # torch.nn.RNN looks at addresses
 
 
 @pytest.fixture(autouse=True)

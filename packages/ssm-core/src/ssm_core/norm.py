@@ -1,6 +1,6 @@
-"""Normalisation over channels: RMSNorm and LayerNorm with statistics in float32.
+"""Normalisation over channels: RMSNorm, plain or gated, and LayerNorm; statistics in float32.
 
-Both return the type of their weight, whatever the type of the residual stream: a model in bfloat16
+All return the type of their weight, whatever the type of the residual stream: a model in bfloat16
 keeps its residual in float32 and still feeds bfloat16 to its mixers.
 
 Sources: Zhang & Sennrich 2019, arXiv:1910.07467 (RMSNorm); Ba et al. 2016, arXiv:1607.06450
@@ -15,11 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import one_of, positive_int
-from ssm_core.shapes import Activations
+from ssm_core.shapes import Activations, Inner
 
 NormName = Literal["rms", "layer"]
 NORM_NAMES: tuple[str, ...] = get_args(NormName)
+
+# The sums of a scan grow with the fourth power of its input, and their squares leave float32. A
+# power of two changes no digit.
+_SMALLER = 2.0**-32
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -43,6 +48,49 @@ class RMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class GatedRMSNorm(nn.Module):
+    """v / sqrt(mean(v^2) + eps) * weight with v = y silu(z): the last norm inside Mamba-2.
+
+    The mean is that of a group of d / groups neighbouring channels. With `norm_before_gate` v is y
+    alone, and silu(z) multiplies the result.
+
+    Source: Dao & Gu 2024, arXiv:2405.21060, section 7.
+    """
+
+    def __init__(
+        self, d_model: int, groups: int = 1, norm_before_gate: bool = False, eps: float = 1e-5
+    ) -> None:
+        """Make the norm of `d_model` channels.
+
+        Raises:
+            ConfigError: `groups` does not divide `d_model`.
+        """
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(positive_int("GatedRMSNorm", "d_model", d_model)))
+        if d_model % positive_int("GatedRMSNorm", "groups", groups):
+            raise ConfigError(
+                f"GatedRMSNorm: groups is {groups}, expected a divisor of d_model = {d_model}"
+            )
+        self.groups = groups
+        self.norm_before_gate = norm_before_gate
+        self.eps = eps
+
+    def forward(self, y: Inner, z: Inner) -> Inner:
+        """Normalise y (..., d) and gate it by z (..., d); the result has the type of `weight`."""
+        y, gate = at_least_float32(y), F.silu(at_least_float32(z))
+        y = y * _SMALLER if self.norm_before_gate else y * (gate * _SMALLER)
+        size = self.weight.shape[0] // self.groups
+        rows = y.unflatten(-1, (self.groups, size))
+        y = F.rms_norm(rows, (size,), eps=self.eps * _SMALLER**2).flatten(-2)
+        y = y * self.weight.to(y.dtype)
+        if self.norm_before_gate:
+            y = y * gate
+        return y.to(self.weight.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, groups={self.groups}, eps={self.eps}"
 
 
 class LayerNorm(nn.Module):

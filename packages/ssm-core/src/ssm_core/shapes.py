@@ -29,6 +29,8 @@ InnerStep: TypeAlias = Annotated[Tensor, "b E"]
 """One step of `Inner`."""
 StepSizes: TypeAlias = Annotated[Tensor, "b l E"]
 """Step sizes Delta > 0, unit: steps."""
+HeadStepSizes: TypeAlias = Annotated[Tensor, "b l h"]
+"""Step sizes Delta > 0 of heads, unit: steps."""
 
 Offsets: TypeAlias = Annotated[Tensor, "sequences+1"]
 """Where packed sequences begin and end, [0, .., l], int32 or int64."""
@@ -43,6 +45,10 @@ DiagonalState: TypeAlias = Annotated[Tensor, "b h n"]
 """State of S4 and S4D, complex (here h counts features)."""
 ConvolutionKernel: TypeAlias = Annotated[Tensor, "c h l"]
 """Kernels of S4 and S4D (here c counts their outputs per feature)."""
+SystemState: TypeAlias = Annotated[Tensor, "b p"]
+"""State of S5, complex, one for all features (here p counts states)."""
+HeadScanState: TypeAlias = Annotated[Tensor, "b h p n"]
+"""State of an SSD scan: a matrix per head."""
 HiddenState: TypeAlias = Annotated[Tensor, "b h"]
 """State of a vanilla RNN (here h counts hidden units)."""
 HeadCache: TypeAlias = Annotated[Tensor, "b h l p"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.layers.convolution_config import ConvolutionConfig
+from ssm_core.layers.dropout import drop_features
 from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
@@ -90,12 +91,6 @@ class ConvolutionLayer(SequenceLayer):
 
     def _drop(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
         p = self.config.dropout
-        if not self.config.tie_dropout:
-            return F.dropout(y, p, self.training)
-        sequences = y.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        keep = F.dropout(y.new_ones(sequences, y.shape[2]), p, self.training)
-        if cu_seqlens is None:
-            return y * keep.unsqueeze(1)
-        steps = torch.arange(y.shape[1], device=y.device)
-        # of each step the sequence: as many as ended before it
-        return y * keep[torch.bucketize(steps, cu_seqlens[1:].to(y.device), right=True)]
+        if self.config.tie_dropout:
+            return drop_features(y, p, self.training, cu_seqlens)
+        return F.dropout(y, p, self.training)

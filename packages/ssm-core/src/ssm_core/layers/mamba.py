@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.selective import (
@@ -27,11 +26,12 @@ from ssm_core.layers.selective import (
     step_sizes_of,
     zero_state,
 )
+from ssm_core.layers.step_size import StepSizeConfig
 from ssm_core.shapes import Activations, Offsets, StepSizes
 
 
 @dataclass(frozen=True)
-class MambaConfig:
+class MambaConfig(StepSizeConfig):
     """Options of a Mamba mixer.
 
     Attributes:
@@ -52,9 +52,6 @@ class MambaConfig:
     d_conv: int = 4
     expand: int = 2
     dt_rank: int | Literal["auto"] = "auto"
-    dt_min: float = 1e-3
-    dt_max: float = 0.1
-    dt_init_floor: float = 1e-4
     bias: bool = False
     conv_bias: bool = True
 
@@ -64,16 +61,7 @@ class MambaConfig:
             positive_int(owner, name, getattr(self, name))
         if self.dt_rank != "auto":
             positive_int(owner, "dt_rank (a number or 'auto')", self.dt_rank)
-        if not 0 < self.dt_min <= self.dt_max < math.inf:
-            raise ConfigError(
-                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
-                "expected 0 < dt_min <= dt_max"
-            )
-        if not 0 < self.dt_init_floor <= self.dt_max:
-            raise ConfigError(
-                f"{owner}: dt_init_floor is {self.dt_init_floor!r}, "
-                f"expected a number above 0 and at most dt_max = {self.dt_max!r}"
-            )
+        super().__post_init__()
 
     def sizes(self, d_model: int) -> SelectiveSizes:
         """Return the sizes of one direction for a model of width `d_model`."""
@@ -83,7 +71,7 @@ class MambaConfig:
             d_state=self.d_state,
             d_conv=self.d_conv,
             dt_rank=rank,
-            dt_range=(self.dt_min, self.dt_max, self.dt_init_floor),
+            dt_range=self.dt_range,
             conv_bias=self.conv_bias,
         )
 
