@@ -20,21 +20,16 @@ from ssm_core.hippo import confined_B, legs
 from ssm_core.init import exempt_from_reinit, learn_at
 from ssm_core.layers import dplr
 from ssm_core.layers.convolution_config import ConvolutionConfig
-from ssm_core.layers.dplr_scan import chunk_length, chunk_tables, scan_chunks
+from ssm_core.layers.dplr_scan import TracedLengthError, chunk_length, chunk_tables, scan_chunks
 from ssm_core.layers.state_space_kernel import StateSpaceKernel, as_complex
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
-from ssm_kernels.errors import SsmError
 
 #: |dt Lambda| is confined to this, so that single precision has room for squares and gradients and
 #: C can be recovered: Abar differs from 1 and -1, its limits, by a few millionths of a state at
 #: the far end and remembers ten thousand million steps at the near one.
 _LEAST_STEP, _LARGEST_STEP = 1e-10, 1e6
-
-
-class KernelLengthError(SsmError, RuntimeError):
-    """More steps than the kernel is made for, where it cannot be lengthened."""
 
 
 class _Decoding(NamedTuple):
@@ -73,11 +68,11 @@ class S4Kernel(StateSpaceKernel):
         """Return the kernels K (c, h, l). More steps than `length` lengthen the kernel first.
 
         Raises:
-            KernelLengthError: more steps in a compiled or exported graph.
+            TracedLengthError: more steps in a compiled or exported graph.
         """
         if l > self.length:
             if torch.compiler.is_compiling():
-                raise KernelLengthError(
+                raise TracedLengthError(
                     f"S4: {l} steps in a compiled graph of a kernel for {self.length}, expected at "
                     "most so many; call layer.kernel.lengthen(steps) before, or set l_max"
                 )
