@@ -37,7 +37,7 @@ def dense(model: dplr.DPLR) -> tuple[Tensor, Tensor]:
 
 
 def loop(model: dplr.DPLR, C: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """y (b, l, c, h) for u (b, l, h), and the states (b, l + 1, h, n) before and after each step."""
+    """y (b, l, c, h) for u (b, l, h), and the states (b, l + 1, h, n) around the steps."""
     Abar, Bbar = dense(model)
     row = torch.cat([C, C.conj()], dim=-1)
     x = torch.cat([state, state.conj()], dim=-1).unsqueeze(-1)
@@ -122,9 +122,7 @@ def test_what_is_absorbed_is_recovered_and_doubled() -> None:
     expected = (row - row @ torch.linalg.matrix_power(Abar, 13)).squeeze(-2)[..., :N_HALF]
     torch.testing.assert_close(absorbed, expected)
     torch.testing.assert_close(dplr.recover(absorbed, A_power), C)
-    torch.testing.assert_close(
-        dplr.double(absorbed, A_power), dplr.absorb(C, A_power @ A_power)
-    )
+    torch.testing.assert_close(dplr.double(absorbed, A_power), dplr.absorb(C, A_power @ A_power))
 
 
 @given(

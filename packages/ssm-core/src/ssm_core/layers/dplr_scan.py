@@ -23,8 +23,9 @@ from ssm_kernels.errors import SsmError
 LONGEST_CHUNK = 64
 #: Chunks are walked one after the other up to this many, beyond it in groups of so many.
 _GROUP = 16
-#: Groupings in a traced graph: enough for 64 * 16^2 steps.
-_TRACED_LEVELS = 1
+#: Chunks in a traced graph at most: they are grouped once, with groups to spare.
+_TRACED_CHUNKS = _GROUP * (_GROUP - 2)
+_TRACED_STEPS = LONGEST_CHUNK * (_TRACED_CHUNKS - 1) - 1
 
 
 class TracedLengthError(SsmError, RuntimeError):

@@ -168,8 +168,12 @@ class S4Kernel(StateSpaceKernel):
         """
         Lambda, dt = self.Lambda().to(torch.complex128), self.dt().double()
         dt = dt.clamp(_LEAST_STEP / Lambda.abs(), _LARGEST_STEP / Lambda.abs())  # per state
-        B, C = (part.to(torch.complex128) for part in self.B_and_C())
-        P = self.per_feature(as_complex(self.P).squeeze(0)).to(torch.complex128)
+        B, P = (
+            self.per_feature(as_complex(part).squeeze(0)).to(torch.complex128)
+            for part in (self.B, self.P)
+        )
+        # a copy: what autograd keeps must not change when a longer sequence comes before backward
+        C = as_complex(self.C.clone()).to(torch.complex128)
         return dplr.DPLR(dt * Lambda, dt * P, P.conj(), dt * B), C
 
     @torch.no_grad()
