@@ -114,13 +114,15 @@ def test_powers(l: int) -> None:
 
 def test_what_is_absorbed_is_recovered_and_doubled() -> None:
     model, C = random_model()
-    A_power = dplr.power(dplr.as_matrix(dplr.discretise(model)), 13)
+    A = dplr.as_matrix(dplr.discretise(model))
+    A_power = dplr.power(A, 13)
     absorbed = dplr.absorb(C, A_power)
     # by the definition, in complex numbers
     Abar, _ = dense(model)
     row = torch.cat([C, C.conj()], dim=-1).unsqueeze(-2)
     expected = (row - row @ torch.linalg.matrix_power(Abar, 13)).squeeze(-2)[..., :N_HALF]
     torch.testing.assert_close(absorbed, expected)
+    torch.testing.assert_close(dplr.absorb_steps(C, A, 13), expected)
     torch.testing.assert_close(dplr.recover(absorbed, A_power), C)
     torch.testing.assert_close(dplr.double(absorbed, A_power), dplr.absorb(C, A_power @ A_power))
 

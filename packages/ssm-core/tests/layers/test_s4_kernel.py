@@ -162,3 +162,18 @@ def test_a_graph_for_more_steps_than_the_kernel_has() -> None:
     layer.kernel.lengthen(9)
     torch.testing.assert_close(compiled(9), layer.kernel(9))
     torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch 2.6")
+@pytest.mark.parametrize("longest", [None, 12, 40])
+@torch.no_grad()
+def test_an_exported_graph_for_any_number_of_steps(longest: int | None) -> None:
+    """Bounded by the length it is the kernel itself; otherwise it makes kernels as it needs."""
+    layer = small(12)
+    steps = {1: torch.export.Dim("l", max=longest)}
+    program = torch.export.export(layer, (torch.zeros(2, 7, 3).double(),), dynamic_shapes=(steps,))
+    for l in (2, 11, 12, 13, 40):
+        if longest is None or l <= longest:
+            x = torch.randn(2, l, 3, dtype=torch.float64)
+            torch.testing.assert_close(program.module()(x), copy.deepcopy(layer)(x))
+    assert layer.kernel.length == 12

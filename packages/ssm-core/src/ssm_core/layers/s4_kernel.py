@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
 from ssm_core.hippo import confined_B, legs
@@ -70,6 +71,8 @@ class S4Kernel(StateSpaceKernel):
         Raises:
             TracedLengthError: more steps in a compiled or exported graph.
         """
+        if _is_exported_beyond(self.length, l):
+            return self._of_any_length(l)
         if l > self.length:
             if torch.compiler.is_compiling():
                 raise TracedLengthError(
@@ -82,6 +85,15 @@ class S4Kernel(StateSpaceKernel):
             K = dplr.convolution_kernel(model, C, self.length, COMPLEX_OF[self._real()])
         if torch.compiler.is_compiling():
             K = F.pad(K, (0, 1))  # taking a part, not all, in a graph for up to `length` steps
+        return K[..., :l]
+
+    def _of_any_length(self, l: int) -> ConvolutionKernel:
+        with self._exact():
+            _, A, C = self._recurrence()
+            model, _ = self._model()
+            steps = 2 * l + 2  # even, and longer than l, whatever l is
+            C = dplr.absorb_steps(C, A, steps)
+            K = dplr.convolution_kernel(model, C, steps, COMPLEX_OF[self._real()])
         return K[..., :l]
 
     @torch.no_grad()
@@ -209,3 +221,15 @@ class S4Kernel(StateSpaceKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_decoding": None}
+
+
+def _is_exported_beyond(length: int, l: int) -> bool:
+    """Return whether a graph is being exported whose l steps may become more than `length`.
+
+    A compiled graph is made anew for them, an exported one is not. (PyTorch 2.6 cannot tell one
+    from the other; there the steps must be bounded, `torch.export.Dim("l", max=length)`.)
+    """
+    is_exporting = getattr(torch.compiler, "is_exporting", None)
+    if is_exporting is None or not is_exporting():
+        return False
+    return not statically_known_true(l <= length)
