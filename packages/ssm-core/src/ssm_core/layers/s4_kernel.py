@@ -27,9 +27,9 @@ from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
 
-#: |dt Lambda| is confined to this, so that single precision has room for squares and gradients and
-#: C can be recovered: Abar differs from 1 and -1, its limits, by a few millionths of a state at
-#: the far end and remembers ten thousand million steps at the near one.
+#: |dt Lambda| is confined to this: single precision then has room for squares and gradients, and C
+#: can be recovered. Nobody will see it: beyond the far end Abar differs from its limit, -1, by less
+#: than 4e-6, and before the near one from 1 by less than what 10^9 steps would show.
 _LEAST_STEP, _LARGEST_STEP = 1e-10, 1e6
 
 
@@ -122,8 +122,10 @@ class S4Kernel(StateSpaceKernel):
     ) -> tuple[Tensor, DiagonalState]:
         """Run the recurrence over u (b, l, h); see `StateSpaceKernel.scan`.
 
-        Cost: O(h N^3 log l_kernel) to recover C, then O(l) steps (see `dplr_scan`). A single step
-        without gradient costs O(b h n): what it needs is kept until a parameter changes.
+        Cost: O(h N^3 log l_kernel) time to recover C (with a gradient, O(h N^2 log l_kernel)
+        memory), then O(l) steps (see `dplr_scan`). A single step without gradient costs O(b h n):
+        what it needs is kept until a parameter changes, but not in compiled graphs, which recover C
+        in every step.
         """
         real = torch.promote_types(self._real(), u.dtype)
         with self._exact():
@@ -227,7 +229,7 @@ def _is_exported_beyond(length: int, l: int) -> bool:
     """Return whether a graph is being exported whose l steps may become more than `length`.
 
     A compiled graph is made anew for them, an exported one is not. (PyTorch 2.6 cannot tell one
-    from the other; there the steps must be bounded, `torch.export.Dim("l", max=length)`.)
+    from the other, but traces no FFT of any length either.)
     """
     is_exporting = getattr(torch.compiler, "is_exporting", None)
     if is_exporting is None or not is_exporting():
