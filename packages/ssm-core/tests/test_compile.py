@@ -19,7 +19,7 @@ from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
-LONGEST = 100  # a graph of S4 has a kernel that it cannot lengthen
+LONGEST = 100  # a compiled graph of S4 has a kernel that it cannot lengthen
 
 
 def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
@@ -61,8 +61,14 @@ def outcome(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> lis
     return [y.detach(), *gradients]
 
 
+def needs_fft_of_any_length(name: str) -> None:
+    if name.startswith("s4") and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("PyTorch 2.6 traces no FFT of any length")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_one_graph_for_every_batch_and_length(name: str) -> None:
+    needs_fft_of_any_length(name)
     model = MODELS[name]()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, backend=counter)
@@ -110,8 +116,9 @@ def test_a_compiled_step_continues_a_sequence(name: str) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
+    needs_fft_of_any_length(name)
     model = MODELS[name]()
-    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l", max=LONGEST)}
+    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
     with torch.no_grad():
         program = torch.export.export(
             model, (torch.randn(2, 20, WIDTH),), dynamic_shapes=(sizes,), strict=strict
