@@ -2,6 +2,7 @@
 # Run the tests of the named packages (default: all, and those of tools/), each with its own coverage.
 #   tools/test.sh [PACKAGE...] [-- PYTEST ARGUMENTS...]
 # A package is measured by its own tests alone; a failing one does not stop the others.
+# Tests run in one process per core; `-- -n 0` runs them in this one, for a debugger.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${VENV:-.venv}/bin/python
@@ -28,7 +29,8 @@ for package in "${packages[@]}"; do
     export COVERAGE_FILE=build/coverage.$package
     rm -f "$COVERAGE_FILE"
     result=passed
-    PYTHONPATH=tools "$python" -m pytest "$folder/tests" --cov="$measured" "$@" || result=FAILED
+    PYTHONPATH=tools "$python" -m pytest "$folder/tests" --cov="$measured" \
+        -n auto --maxprocesses 8 --dist worksteal "$@" || result=FAILED
     [[ $result == passed ]] || failed=1
     covered=$("$python" -m coverage report --format=total 2>/dev/null) || covered="no data"
     summary+=$(printf '  %-12s %-7s coverage %% %s' "$package" "$result" "$covered")$'\n'

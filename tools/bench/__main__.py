@@ -11,7 +11,23 @@ from typing import Any
 
 import torch
 
-from . import accuracy, conv, limits, memory, models, plots, scan, store, sweep, targets, variants
+from . import (
+    accuracy,
+    conv,
+    decode,
+    limits,
+    mamba2,
+    memory,
+    models,
+    plots,
+    s4,
+    s5,
+    scan,
+    store,
+    sweep,
+    targets,
+    variants,
+)
 from .cases import SHAPES, Shape, scan_inputs
 from .machine import description
 from .options import Options
@@ -28,6 +44,10 @@ PARTS: dict[str, Callable[[Report, Options], None]] = {
     "memory": memory.run,
     "accuracy": accuracy.run,
     "sweep": sweep.run,
+    "s4": s4.run,
+    "s5": s5.run,
+    "mamba2": mamba2.run,
+    "decode": decode.run,
 }
 
 

@@ -74,6 +74,31 @@ def ratio(part: str, what: str, subjects: tuple[str, ...], shapes: str | tuple[s
     return find
 
 
+def least_ratio(part: str, what: str, subjects: tuple[str, ...], case: str) -> Finder:
+    """The least ratio of any of the subjects to ours over cases that contain `case`."""
+
+    def find(rows: list[Row]) -> Figure | None:
+        return worst(
+            [
+                (row["ratio"], f"{row['case']} {row['subject']}")
+                for row in ran(rows, part, what=what)
+                if row["subject"] in subjects and case in row["case"] and row["ratio"]
+            ]
+        )
+
+    return find
+
+
+def largest(part: str, what: str, factor: float) -> Finder:
+    """The largest value, multiplied by `factor`."""
+
+    def find(rows: list[Row]) -> Figure | None:
+        found = [(factor * row["value"], row["case"]) for row in ran(rows, part, what=what)]
+        return worst(found, at_most=True)
+
+    return find
+
+
 def step(case: str, other: str) -> Finder:
     """Our step divided by that of another model."""
 

@@ -59,7 +59,7 @@ class Row:
 
 def readable(value: float, unit: str) -> str:
     if unit == "s":
-        return f"{value * 1e3:.2f} ms"
+        return f"{value * 1e3:.2f} ms" if abs(value) >= 1e-3 else f"{value * 1e6:.1f} us"
     if unit == "B":
         return f"{value / 2**20:.1f} MiB"
     if unit in ("1/s", "B/s"):

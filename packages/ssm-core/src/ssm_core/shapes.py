@@ -41,6 +41,12 @@ ConvState: TypeAlias = Annotated[Tensor, "b E k-1"]
 """The last k - 1 inputs of a causal convolution, oldest first."""
 ScanState: TypeAlias = Annotated[Tensor, "b E n"]
 """State of a selective scan."""
+DiagonalState: TypeAlias = Annotated[Tensor, "b h n"]
+"""State of S4 and S4D, complex (here h counts features)."""
+ConvolutionKernel: TypeAlias = Annotated[Tensor, "c h l"]
+"""Kernels of S4 and S4D (here c counts their outputs per feature)."""
+SystemState: TypeAlias = Annotated[Tensor, "b p"]
+"""State of S5, complex, one for all features (here p counts states)."""
 HeadScanState: TypeAlias = Annotated[Tensor, "b h p n"]
 """State of an SSD scan: a matrix per head."""
 HiddenState: TypeAlias = Annotated[Tensor, "b h"]

@@ -21,6 +21,7 @@ from protocol_cases import (
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ssm_core.layers.convolution_layer import ConvolutionLayer
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 
 
@@ -77,13 +78,15 @@ def test_state_matters(make: Callable[[], SequenceLayer]) -> None:
 @torch.no_grad()
 def test_past_does_not_see_the_future(make: Callable[[], SequenceLayer]) -> None:
     layer = moved(make(), torch.float32)
+    # an FFT spreads its rounding errors over all steps
+    tol = 2e-6 if isinstance(layer, ConvolutionLayer) else 0.0
     x = random(2, 40, D_MODEL, dtype=torch.float32)
     y = layer(x)
     for t in (0, 1, 17, 39):
         changed = x.clone()
         changed[:, t] += 1.0
         other = layer(changed)
-        assert torch.equal(other[:, :t], y[:, :t])
+        torch.testing.assert_close(other[:, :t], y[:, :t], rtol=0, atol=tol)
         assert not torch.equal(other[:, t], y[:, t])
 
 

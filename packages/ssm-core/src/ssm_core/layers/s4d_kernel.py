@@ -1,0 +1,64 @@
+"""The kernel of S4D: powers of a diagonal state matrix, summed over the states.
+
+Source: Gu, Gupta, Goel & Re 2022, arXiv:2206.11893, section 3 (S4D).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssm_core.hippo import DiagonalInit, diagonal_spectrum
+from ssm_core.layers.convolution_config import ConvolutionConfig
+from ssm_core.layers.discretize import Discretization, discretize
+from ssm_core.layers.state_space_kernel import StateSpaceKernel
+from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
+from ssm_kernels import log_vandermonde, selective_scan
+
+
+class S4DKernel(StateSpaceKernel):
+    """h diagonal models; K[t] = 2 Re sum_n C_n Bbar_n Abar_n^t.
+
+    Cost: O(c h n l) time for the kernels, O(b c h n l) for the recurrence; memory for the results
+    alone, never (h, n, l).
+    """
+
+    def __init__(
+        self, d_model: int, config: ConvolutionConfig, init: DiagonalInit, disc: Discretization
+    ) -> None:
+        super().__init__(d_model, config, *diagonal_spectrum(init, config.d_state))
+        self.disc = disc
+
+    def forward(self, l: int) -> ConvolutionKernel:
+        """Return the kernels K (c, h, l)."""
+        log_A, B, C = self.discretized()
+        return log_vandermonde(C * B, log_A, l)
+
+    def scan(
+        self, u: Activations, state: DiagonalState | None, cu_seqlens: Offsets | None
+    ) -> tuple[Tensor, DiagonalState]:
+        """Run x <- Abar x + Bbar u, y = 2 Re(C x) over u (b, l, h); see `StateSpaceKernel.scan`."""
+        log_A, B, C = self.discretized()
+        (c, h, _), l = C.shape, u.shape[1]
+        if l == 1 and state is not None and cu_seqlens is None and not torch.is_grad_enabled():
+            state = torch.exp(log_A) * state.to(log_A.dtype) + B * u.transpose(1, 2)
+            return 2 * torch.einsum("bhn,chn->bch", state, C).real.unsqueeze(1), state
+        # A step of 1 leaves the operator nothing to discretise. It has one output per state, so
+        # every channel has states of its own, all alike.
+        y, state = selective_scan(
+            u.repeat(1, 1, c),
+            u.new_ones(()).expand(u.shape[0], l, c * h),
+            log_A.repeat(c, 1),
+            B.repeat(c, 1),
+            C.flatten(0, 1),
+            initial_state=None if state is None else state.repeat(1, c, 1),
+            return_final_state=True,
+            cu_seqlens=cu_seqlens,
+        )
+        return y.unflatten(2, (c, h)), state[:, :h]
+
+    def discretized(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log Abar (h, n), Bbar (h, n) and C (c, h, n), complex."""
+        log_A, gain = discretize(self.disc, self.Lambda(), self.dt())
+        B, C = self.B_and_C()
+        return log_A, gain * B, C
