@@ -14,6 +14,8 @@ from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.mamba3 import Mamba3
+from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.tower import Tower, TowerConfig
@@ -31,6 +33,7 @@ MODELS = {
     "mamba": lambda: Mamba(WIDTH),
     "bimamba": lambda: BiMamba(WIDTH),
     "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
+    "mamba3": lambda: Mamba3(WIDTH, Mamba3Config(d_state=6, headdim=4, ngroups=2)),
     "mamba2 partly": lambda: Mamba2(
         WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
     ),
