@@ -14,9 +14,11 @@ from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
+LONGEST = 100  # a graph of S4 has a kernel that it cannot lengthen
 
 
 def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
@@ -30,6 +32,10 @@ MODELS = {
     "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
     "mamba2 partly": lambda: Mamba2(
         WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
+    ),
+    "s4": lambda: S4(WIDTH, S4Config(d_state=6, l_max=LONGEST)),
+    "s4 bidirectional": lambda: S4(
+        WIDTH, S4Config(4, channels=2, bidirectional=True, n_ssm=2, l_max=LONGEST)
     ),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
@@ -81,7 +87,7 @@ def test_training_under_autocast(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "tower of mamba"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "s4", "tower of mamba"])
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)
@@ -98,7 +104,7 @@ def test_a_compiled_step_continues_a_sequence(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
     model = MODELS[name]()
-    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
+    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l", max=LONGEST)}
     with torch.no_grad():
         program = torch.export.export(
             model, (torch.randn(2, 20, WIDTH),), dynamic_shapes=(sizes,), strict=strict

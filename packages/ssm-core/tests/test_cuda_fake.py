@@ -12,7 +12,7 @@ from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
 WIDTH = 32  # a head of Mamba-2 has 64 channels
-MIXERS = ["mamba", "bimamba", "mamba2", "attention"]  # torch.nn.RNN looks at addresses
+MIXERS = ["mamba", "bimamba", "mamba2", "s4", "attention"]  # torch.nn.RNN looks at addresses
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssm_core.errors import ConfigError
-from ssm_core.norm import LayerNorm, RMSNorm, at_least_float32, make_norm
+from ssm_core.norm import GatedRMSNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
 
 
 def moved(norm: torch.nn.Module) -> torch.nn.Module:
@@ -100,6 +100,73 @@ def test_gradients(kind: str) -> None:
     norm = moved(make_norm(kind, 5)).double()  # type: ignore[arg-type]
     x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(norm, x)
+
+
+def gated(norm: GatedRMSNorm, y: Tensor, z: Tensor) -> Tensor:
+    y, gate = y.double(), z.double() / (1 + (-z.double()).exp())
+    v = y if norm.norm_before_gate else y * gate
+    size = v.shape[-1] // norm.groups
+    groups = [
+        group / (group.square().mean(-1, keepdim=True) + 1e-5).sqrt() for group in v.split(size, -1)
+    ]
+    v = torch.cat(groups, dim=-1) * norm.weight.double()
+    return v * gate if norm.norm_before_gate else v
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 9),
+    groups=st.integers(1, 4),
+    steps=st.integers(0, 5),
+    log_scale=st.floats(-8, 24),
+    before=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+@torch.no_grad()
+def test_gated_norm_equals_the_formula(
+    size: int,
+    groups: int,
+    steps: int,
+    log_scale: float,
+    before: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    norm = moved(GatedRMSNorm(size * groups, groups, norm_before_gate=before))
+    norm = norm.double() if dtype == torch.float64 else norm
+    y, z = torch.randn(2, 2, steps, size * groups).to(dtype).unbind()
+    y = (y.double() * 10**log_scale).to(dtype)
+    tol = 1e-10 if dtype == torch.float64 else 1e-5
+    got = norm(y, z)
+    assert got.dtype == norm.weight.dtype
+    torch.testing.assert_close(got.double(), gated(norm, y, z), rtol=tol, atol=tol)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_gated_norm_gradients_and_types(before: bool) -> None:
+    norm = moved(GatedRMSNorm(6, 2, before)).double()
+    y, z = torch.randn(2, 2, 3, 6, dtype=torch.float64).unbind()
+    assert torch.autograd.gradcheck(norm, (y.requires_grad_(), z.requires_grad_()))
+    y, z = torch.full((1, 6), 6e4).half(), torch.full((1, 6), 10.0).half()  # y^2 leaves float16
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        out = GatedRMSNorm(6, 2, before).to(dtype)(y, z)
+        assert out.dtype == dtype
+        expected = torch.full((1, 6), 10.0 if before else 1.0)
+        torch.testing.assert_close(out.float(), expected, rtol=1e-3, atol=0.0)
+    zeros = torch.zeros(1, 6, requires_grad=True)
+    GatedRMSNorm(6, 2, before)(zeros, torch.zeros(1, 6)).sum().backward()
+    assert zeros.grad is not None
+    assert zeros.grad.isfinite().all()
+
+
+def test_gated_norm_groups_must_divide() -> None:
+    assert repr(GatedRMSNorm(4, 2)) == "GatedRMSNorm(4, groups=2, eps=1e-05)"
+    assert list(GatedRMSNorm(4, 2).state_dict()) == ["weight"]
+    with pytest.raises(ConfigError) as caught:
+        GatedRMSNorm(4, 3)
+    assert str(caught.value) == "GatedRMSNorm: groups is 3, expected a divisor of d_model = 4"
 
 
 def test_keys_and_text() -> None:

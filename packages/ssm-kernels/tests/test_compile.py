@@ -16,7 +16,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 from traced_calls import CALLS, Call, every_call, scan_call
 
-from ssm_kernels import SsmKernelsWarning, backends, causal_conv1d, native, selective_scan
+from ssm_kernels import (
+    SsmKernelsWarning,
+    backends,
+    causal_conv1d,
+    diagonal_scan,
+    native,
+    selective_scan,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +206,25 @@ def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Pat
         other[argument] = x[:, :11] if 1 in sizes[argument] else x
     for got, expected in zip(loaded(other), call(**other), strict=True):
         assert torch.equal(got, expected)
+
+
+class _ConstantFactors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("a", torch.linspace(0.1, 0.9, 8))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return diagonal_scan(self.a, u)
+
+
+def test_export_does_not_compare_channels_with_a_batch() -> None:
+    model, sizes = _ConstantFactors(), {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
+    program = torch.export.export(
+        model, (torch.randn(3, 5, 8),), dynamic_shapes=(sizes,), strict=False
+    )
+    for b, l in ((8, 7), (2, 8)):
+        u = torch.randn(b, l, 8)
+        assert torch.equal(program.module()(u), model(u))
 
 
 def test_vmap_inside_compile() -> None:

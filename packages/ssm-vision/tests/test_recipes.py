@@ -13,6 +13,7 @@ from ssm_core.cli import main
 from ssm_core.train.checkpoint import load_weights
 from ssm_core.train.folder import read_status
 from ssm_core.train.loggers import read_metrics
+from ssm_core.train.optim import parameter_groups
 from ssm_core.train.resolve import ResolvedConfig, resolve
 from ssm_core.train.run import Run
 from ssm_vision.data import cifar10, digits, mnist
@@ -20,6 +21,7 @@ from ssm_vision.presets import RECIPES
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 MNIST = ["mnist-bimamba", "mnist-causal", "mnist-rnn", "mnist-transformer"]
+SMNIST = ["smnist-s4d", "smnist-s5"]
 INFOS = {
     "digits": digits.INFO,
     "mnist": mnist.INFO,
@@ -41,7 +43,9 @@ def parameters(recipe: str) -> int:
 
 
 def test_all_promised_recipes_exist() -> None:
-    assert {"digits-bimamba", "cifar10-bimamba", "folder-bimamba", *MNIST} <= set(NAMES)
+    assert {"digits-bimamba", "cifar10-bimamba", "folder-bimamba", *MNIST, *SMNIST} <= set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("recipe", NAMES)
@@ -61,7 +65,7 @@ def test_mnist_models_have_equal_parameter_budgets() -> None:
     assert max(sizes.values()) <= 1.01 * min(sizes.values()), sizes
 
 
-@pytest.mark.parametrize("recipe", MNIST)
+@pytest.mark.parametrize("recipe", [*MNIST, *SMNIST])
 def test_mnist_recipes_state_their_size(recipe: str) -> None:
     stated = f"{parameters(recipe):,}".replace(",", " ")
     assert f"{stated} parameters" in plugin_host().get("recipes", recipe).summary
@@ -78,7 +82,22 @@ def test_mnist_recipes_differ_in_the_model_only() -> None:
         assert {k: options["model"][k] for k in same} == {k: first["model"][k] for k in same}
 
 
-@pytest.mark.parametrize("recipe", MNIST)
+@pytest.mark.parametrize("recipe", SMNIST)
+def test_sequential_mnist_reads_one_pixel_a_step_without_places(recipe: str) -> None:
+    config = resolved(recipe)
+    model = config.specs["model"].build(config.typed["model"], mnist.INFO).eval()
+    assert model.positions is None
+    assert (model.rows, model.columns) == (28, 28)
+    assert all(block.mixer.causal for block in model.tower.layers)
+    groups = parameter_groups(model, config.typed["optim"].weight_decay)
+    slow = {id(p) for group in groups if group.get("lr") == 0.001 for p in group["params"]}
+    names = {name.rpartition(".")[2] for name, p in model.named_parameters() if id(p) in slow}
+    state_matrix = {"A_real", "A_imag", "inv_dt"} if "s4d" in recipe else {"Lambda_re", "log_step"}
+    assert state_matrix <= names
+    assert not names & {"C", "D", "weight", "bias"}
+
+
+@pytest.mark.parametrize("recipe", [*MNIST, *SMNIST])
 def test_every_kind_of_model_learns_digits(recipe: str, tmp_path: Path) -> None:
     """The MNIST models through the whole engine, on the digits that are always there."""
     words = ["fit", recipe, "--data", "digits", "--model.patch", "2", "--optim.lr", "0.005"]

@@ -15,8 +15,12 @@ from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
+from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.mixers import build_mixer
+from ssm_core.official import from_official
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
     CommandSpec,
@@ -37,7 +41,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RNN",
+    "S4",
     "S4D",
+    "S5",
     "Attention",
     "AttentionConfig",
     "BiMamba",
@@ -56,7 +62,9 @@ __all__ = [
     "PluginHost",
     "RNNConfig",
     "RecipeSpec",
+    "S4Config",
     "S4DConfig",
+    "S5Config",
     "SequenceLayer",
     "SsmError",
     "Task",
@@ -65,6 +73,7 @@ __all__ = [
     "TowerConfig",
     "build_mixer",
     "detach_state",
+    "from_official",
     "hookimpl",
     "hookspec",
     "make_config",

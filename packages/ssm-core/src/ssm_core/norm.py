@@ -22,6 +22,10 @@ from ssm_core.shapes import Activations, Inner
 NormName = Literal["rms", "layer"]
 NORM_NAMES: tuple[str, ...] = get_args(NormName)
 
+# The sums of a scan grow with the fourth power of its input, and their squares leave float32. A
+# power of two changes no digit.
+_SMALLER = 2.0**-32
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32, or untouched if it is float32 or float64."""
@@ -76,11 +80,11 @@ class GatedRMSNorm(nn.Module):
     def forward(self, y: Inner, z: Inner) -> Inner:
         """Normalise y (..., d) and gate it by z (..., d); the result has the type of `weight`."""
         y, gate = at_least_float32(y), F.silu(at_least_float32(z))
-        if not self.norm_before_gate:
-            y = y * gate
+        y = y * _SMALLER if self.norm_before_gate else y * (gate * _SMALLER)
         size = self.weight.shape[0] // self.groups
         rows = y.unflatten(-1, (self.groups, size))
-        y = F.rms_norm(rows, (size,), eps=self.eps).flatten(-2) * self.weight.to(y.dtype)
+        y = F.rms_norm(rows, (size,), eps=self.eps * _SMALLER**2).flatten(-2)
+        y = y * self.weight.to(y.dtype)
         if self.norm_before_gate:
             y = y * gate
         return y.to(self.weight.dtype)

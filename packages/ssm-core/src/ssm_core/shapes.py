@@ -45,6 +45,8 @@ DiagonalState: TypeAlias = Annotated[Tensor, "b h n"]
 """State of S4 and S4D, complex (here h counts features)."""
 ConvolutionKernel: TypeAlias = Annotated[Tensor, "c h l"]
 """Kernels of S4 and S4D (here c counts their outputs per feature)."""
+SystemState: TypeAlias = Annotated[Tensor, "b p"]
+"""State of S5, complex, one for all features (here p counts states)."""
 HeadScanState: TypeAlias = Annotated[Tensor, "b h p n"]
 """State of an SSD scan: a matrix per head."""
 HiddenState: TypeAlias = Annotated[Tensor, "b h"]

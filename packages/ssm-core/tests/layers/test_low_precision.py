@@ -12,7 +12,14 @@ from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.mixers import build_mixer
 
 WIDTH, LENGTH = 8, 4096
-OPTIONS: dict[str, dict[str, object]] = {"mamba": {}, "bimamba": {}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "mamba": {},
+    "bimamba": {},
+    "mamba2": {"headdim": 8},
+    "s4": {},
+    "s4d": {},
+    "s5": {},
+}
 
 #: what moves the step sizes, and what the decay rates, of any layer
 STEP_SIZES = ("dt_proj.bias", "dt_proj_b.bias", "dt_bias", "kernel.inv_dt", "log_step")

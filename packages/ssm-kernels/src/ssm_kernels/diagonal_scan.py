@@ -72,13 +72,16 @@ def _check_shapes(inputs: DiagonalScanInputs, n_states: int) -> None:
     if u.dim() != 3:
         raise wrong_shape(NAME, "u", u, "3 axes (b, l, d)")
     b, _, d = shape = u.shape
-    if a.shape != shape and a.shape != (d,):
+    # the number of axes first: a tracer would compare d with b, and tie the graph to a batch
+    if a.dim() == 1:
+        fits = a.shape[0] == d
+    else:
         fits = a.dim() == 3 and all(
             own in (1, full) for own, full in zip(a.shape, shape, strict=True)
         )
-        if not fits:
-            expected = f"(b, l, d) = {tuple(shape)} like u, 1 for any of these axes, or (d,)"
-            raise wrong_shape(NAME, "a", a, expected)
+    if not fits:
+        expected = f"(b, l, d) = {tuple(shape)} like u, 1 for any of these axes, or (d,)"
+        raise wrong_shape(NAME, "a", a, expected)
     if initial_state is not None and initial_state.shape != (n_states, d):
         first = "b" if n_states == b else "number of sequences"
         raise wrong_shape(NAME, "initial_state", initial_state, f"({first}, d) = ({n_states}, {d})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ssm_core.errors import ConfigError
@@ -31,3 +32,17 @@ def one_of(owner: str, name: str, value: object, allowed: Sequence[str]) -> None
     if value not in allowed:
         words = " or ".join(repr(word) for word in allowed)
         raise ConfigError(f"{owner}: {name} is {value!r}, expected {words}")
+
+
+def step_size_range(owner: str, dt_min: float, dt_max: float) -> None:
+    """Check the range of the initial step sizes."""
+    if not 0 < dt_min <= dt_max < math.inf:
+        raise ConfigError(
+            f"{owner}: dt_min is {dt_min!r} and dt_max {dt_max!r}, expected 0 < dt_min <= dt_max"
+        )
+
+
+def learning_rate(owner: str, name: str, value: float | None) -> None:
+    """Check a learning rate; None stands for the global one."""
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigError(f"{owner}: {name} is {value!r}, expected a number from 0 or None")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ssm_core.errors import ConfigError
-from ssm_core.layers.checks import one_of, positive_int, probability
+from ssm_core.layers.checks import learning_rate, one_of, positive_int, probability, step_size_range
 
 DtTransform = Literal["exp", "softplus"]
 RealTransform = Literal["exp", "softplus", "relu", "sigmoid"]
@@ -70,15 +69,9 @@ class ConvolutionConfig:
         one_of(owner, "dt_transform", self.dt_transform, get_args(DtTransform))
         one_of(owner, "real_transform", self.real_transform, get_args(RealTransform))
         self._check_output(owner)
-        if not 0 < self.dt_min <= self.dt_max < math.inf:
-            raise ConfigError(
-                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
-                "expected 0 < dt_min <= dt_max"
-            )
+        step_size_range(owner, self.dt_min, self.dt_max)
         for name in ("lr", "lr_dt", "lr_C"):
-            lr = getattr(self, name)
-            if lr is not None and not 0 <= lr < math.inf:
-                raise ConfigError(f"{owner}: {name} is {lr!r}, expected a number from 0 or None")
+            learning_rate(owner, name, getattr(self, name))
 
     def _check_output(self, owner: str) -> None:
         if self.activation not in ("gelu", None):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.layers.convolution_config import ConvolutionConfig
+from ssm_core.layers.dropout import drop_features
 from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
@@ -58,18 +59,17 @@ class ConvolutionLayer(SequenceLayer):
     ) -> tuple[Activations, ConvolutionState | None]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         final_state = None
-        with torch.autocast(x.device.type, enabled=False):
-            u = at_least_float32(x)
-            if state is None and not return_state:
-                y = self._convolve(u, cu_seqlens)
-            else:
-                y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
-                final_state = ConvolutionState(ssm)
-            y = y + at_least_float32(self.D) * u.unsqueeze(2)
-            y = y.flatten(2)
-            if self.config.activation == "gelu":
-                y = F.gelu(y)
-            y = self._drop(y, cu_seqlens)
+        u = at_least_float32(x)
+        # autocast touches none of the operations down to `y.to(x.dtype)`
+        if state is None and not return_state:
+            y = self._convolve(u, cu_seqlens)
+        else:
+            y, ssm = self.kernel.scan(u, None if state is None else state.ssm, cu_seqlens)
+            final_state = ConvolutionState(ssm)
+        y = (y + at_least_float32(self.D) * u.unsqueeze(2)).flatten(2)
+        if self.config.activation == "gelu":
+            y = F.gelu(y)
+        y = self._drop(y, cu_seqlens)
         return self.output_linear(y.to(x.dtype)), final_state
 
     def initial_state(self, batch: int) -> ConvolutionState:
@@ -90,11 +90,6 @@ class ConvolutionLayer(SequenceLayer):
 
     def _drop(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
         p = self.config.dropout
-        if not self.config.tie_dropout:
-            return F.dropout(y, p, self.training)
-        if cu_seqlens is None:
-            return y * F.dropout(torch.ones_like(y[:, :1]), p, self.training)
-        keep = F.dropout(y.new_ones(cu_seqlens.shape[0] - 1, y.shape[2]), p, self.training)
-        steps = torch.arange(y.shape[1], device=y.device)
-        # of each step the sequence: as many as ended before it
-        return y * keep[torch.bucketize(steps, cu_seqlens[1:].to(y.device), right=True)]
+        if self.config.tie_dropout:
+            return drop_features(y, p, self.training, cu_seqlens)
+        return F.dropout(y, p, self.training)

@@ -7,7 +7,8 @@ With z = dt Lambda:
 
 Kernels and scans take powers of Abar as exp(t log Abar), so log Abar is what is returned, computed
 from z itself: the logarithm of a rounded Abar near 1 has lost the digits that decide how long the
-model remembers. All values and gradients are finite for Re Lambda < 0, however large.
+model remembers. All values and gradients are finite for Re Lambda < 0 and dt > 0, as long as the
+squares of Lambda and of 1/dt are.
 
 Source: Gu et al. 2022, arXiv:2206.11893, section 3.1 and Table 1.
 """
@@ -44,8 +45,7 @@ def discretize(rule: Discretization, Lambda: Tensor, dt: Tensor) -> Discretized:
         return Discretized(z, expm1(z) / Lambda)
     a = (z.real / 2).clamp(min=-_LARGEST_BILINEAR)
     b = (z.imag / 2).clamp(min=-_LARGEST_BILINEAR, max=_LARGEST_BILINEAR)
-    half = torch.complex(a, b)
-    return Discretized(_log_bilinear(a, b), dt / (1 - half))
+    return Discretized(_log_bilinear(a, b), 1 / (1 / dt - Lambda / 2))
 
 
 def expm1(z: Tensor) -> Tensor:

@@ -5,11 +5,17 @@ Cost: O(b c h l log l) time and O(b c h l) memory, against O(b c h l^2) of the s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.fft import irfft, rfft
+from torch.fft import fft, ifft, irfft, rfft
 from torch.nn import functional as F
 
 from ssm_core.shapes import Activations, ConvolutionKernel
+from ssm_kernels.checks import COMPLEX_OF
+
+# PyTorch 2.6 cannot trace the FFT of real numbers with a length that is not known; 2.15 can. What
+# lies between was not tried: there a compiled graph has the complex FFT, of twice the work.
+_REAL_FFT_CAN_BE_TRACED = torch.__version__ >= "2.15"
 
 
 def long_convolution(u: Activations, K: ConvolutionKernel) -> Tensor:
@@ -22,7 +28,7 @@ def long_convolution(u: Activations, K: ConvolutionKernel) -> Tensor:
 
     Source: Gu, Goel & Re 2021, arXiv:2111.00396, section 2.4.
     """
-    return _convolve(u, rfft(K, n=_fft_length(u.shape[1])))
+    return _convolve(u, _spectrum(K, _fft_length(u.shape[1])))
 
 
 def bidirectional_convolution(
@@ -43,17 +49,29 @@ def bidirectional_convolution(
     n = _fft_length(l)
     # a circular convolution of n steps finds the lag -1 - s at n - 1 - s
     circular = F.pad(K, (0, n - l)) + F.pad(K_backward.flip(-1), (n - l, 0))
-    return _convolve(u, rfft(circular, n=n))
+    return _convolve(u, _spectrum(circular, n))
 
 
 def _fft_length(l: int) -> int:
-    # 2 l - 1 is enough for what reaches past the end not to come in at the beginning; even lengths
-    # are faster, and without steps there still is an FFT, so that l = 0 is no special case
-    return 2 * l + 2
+    # 2 l is enough for what reaches past the end not to come in at the beginning. Multiples of 64
+    # have few large prime factors, which make an FFT slow. There is an FFT without steps too, so
+    # that l = 0 is no special case. (A compiler can see that this is more than l.)
+    return 2 * l + -2 * l % 64 if l > 1 else 64
 
 
 def _convolve(u: Activations, spectrum: Tensor) -> Tensor:
     l = u.shape[1]
     n = _fft_length(l)
-    U = rfft(u.transpose(1, 2), n=n).unsqueeze(1)  # (b, 1, h, frequencies)
-    return irfft(U * spectrum, n=n)[..., :l].permute(0, 3, 1, 2)
+    U = _spectrum(u.transpose(1, 2), n).unsqueeze(1)  # (b, 1, h, frequencies)
+    product = U * spectrum
+    y = ifft(product, n=n).real if _must_be_complex() else irfft(product, n=n)
+    return y[..., :l].permute(0, 3, 1, 2)
+
+
+def _spectrum(x: Tensor, n: int) -> Tensor:
+    """Return the FFT of x (.., l), real, as if it were 0 up to n: (.., frequencies)."""
+    return fft(x.to(COMPLEX_OF[x.dtype]), n=n) if _must_be_complex() else rfft(x, n=n)
+
+
+def _must_be_complex() -> bool:
+    return torch.compiler.is_compiling() and not _REAL_FFT_CAN_BE_TRACED

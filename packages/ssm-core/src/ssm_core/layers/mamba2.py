@@ -40,7 +40,7 @@ class _Streams(NamedTuple):
     """What in_proj makes of the input; the axis l may be missing."""
 
     z: Inner  # gate of the scan, (b, l, d_ssm)
-    xBC: Inner  # input, B and C of the scan before the convolution, (b, l, d_ssm + 2 g n)
+    conv_input: Inner  # what becomes input, B and C of the scan, (b, l, d_ssm + 2 g n)
     dt: HeadStepSizes  # before bias and softplus
     mlp: Inner | None  # what does not go through the scan, (b, l, E - d_ssm)
 
@@ -137,6 +137,8 @@ class Mamba2(SequenceLayer):
         sizes = self.sizes
         parts = [2 * sizes.d_mlp, sizes.d_ssm, sizes.d_conv_inner, sizes.heads]
         mlp, z, xBC, dt = self.in_proj(x).split(parts, dim=-1)
+        if xBC.dtype is torch.float16:  # the sums of the scan and their gradients leave its range
+            xBC = xBC.float()
         if not sizes.d_mlp:
             return _Streams(z, xBC, dt, None)
         mlp_gate, mlp = mlp.chunk(2, dim=-1)
@@ -152,7 +154,7 @@ class Mamba2(SequenceLayer):
         self, streams: _Streams, state: Mamba2State | None, cu_seqlens: Offsets | None
     ) -> tuple[Inner, Mamba2State]:
         xBC, conv_state = causal_conv1d(
-            streams.xBC,
+            streams.conv_input,
             self.conv1d.weight.squeeze(1),  # (E, 1, k) -> (E, k)
             self.conv1d.bias,
             activation="silu",
@@ -181,10 +183,10 @@ class Mamba2(SequenceLayer):
 
     def _step(self, streams: _Streams, state: Mamba2State) -> tuple[Inner, Mamba2State]:
         """Do what `_scan` does for a single step, without a gradient and faster."""
-        state = Mamba2State(*own_copies(state, streams.xBC))
+        state = Mamba2State(*own_copies(state, streams.conv_input))
         weight = self.conv1d.weight.squeeze(1)
         xBC = causal_conv1d_update(
-            streams.xBC, state.conv, weight, self.conv1d.bias, activation="silu"
+            streams.conv_input, state.conv, weight, self.conv1d.bias, activation="silu"
         )
         x, B, C = self._heads(xBC)
         channels, matrix = x.shape[1:], state.ssm.shape[1:]
@@ -208,8 +210,6 @@ class Mamba2(SequenceLayer):
 
     def _heads(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split what was convolved into x (b, l, h, p), B (b, l, g, n) and C (b, l, g, n)."""
-        if xBC.dtype is torch.float16:  # sums over thousands of steps leave its range
-            xBC = xBC.float()
         groups = (self.config.ngroups, self.config.d_state)
         size = groups[0] * groups[1]
         x, B, C = xBC.split([self.sizes.d_ssm, size, size], dim=-1)

@@ -22,10 +22,12 @@ from ssm_core.init import exempt_from_reinit, inverse_softplus, learn_at
 from ssm_core.layers.convolution_config import ConvolutionConfig
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
+from ssm_kernels.checks import COMPLEX_OF
 
-#: exp beyond this has no use as a rate or a step size; products of two of them stay within float32,
-#: and none is 0.
+#: What lies beyond has no use as a rate or a step size; between them products of two of either and
+#: their squares stay within float32, and none is 0.
 _LARGEST_EXPONENT = 40.0
+_SMALLEST = math.exp(-_LARGEST_EXPONENT)
 #: As in the official implementation, where relu is never exactly 0 and no value is stored below.
 _LEAST = 1e-4
 
@@ -37,9 +39,9 @@ def _exp(x: Tensor) -> Tensor:
 #: What makes a stored number positive, and its inverse.
 _TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "exp": (_exp, torch.log),
-    "softplus": (F.softplus, inverse_softplus),
+    "softplus": (lambda x: F.softplus(x).clamp(min=_SMALLEST), inverse_softplus),
     "relu": (lambda x: F.relu(x) + _LEAST, lambda x: x),
-    "sigmoid": (torch.sigmoid, torch.logit),
+    "sigmoid": (lambda x: torch.sigmoid(x).clamp(min=_SMALLEST), torch.logit),
 }
 
 
@@ -104,7 +106,7 @@ class StateSpaceKernel(nn.Module):
         """Return the state (b, h, n) before the first step of `batch` sequences, complex."""
         _, h, n, _ = self.C.shape
         zeros = at_least_float32(self.C.new_zeros(()))
-        return zeros.new_zeros(batch, h, n, dtype=zeros.dtype.to_complex())
+        return zeros.new_zeros(batch, h, n, dtype=COMPLEX_OF[zeros.dtype])
 
     def dt(self) -> Tensor:
         """Return the step sizes (h, 1), or (h, n) if they are not tied."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ssm_core.errors import ConfigError
+from ssm_core.layers.checks import step_size_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,7 @@ class StepSizeConfig:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if not 0 < self.dt_min <= self.dt_max < math.inf:
-            raise ConfigError(
-                f"{owner}: dt_min is {self.dt_min!r} and dt_max {self.dt_max!r}, "
-                "expected 0 < dt_min <= dt_max"
-            )
+        step_size_range(owner, self.dt_min, self.dt_max)
         if not 0 < self.dt_init_floor <= self.dt_max:
             raise ConfigError(
                 f"{owner}: dt_init_floor is {self.dt_init_floor!r}, "
