@@ -15,6 +15,9 @@ from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.s4 import S4, S4Config
+from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -37,6 +40,12 @@ MODELS = {
     "s4 bidirectional": lambda: S4(
         WIDTH, S4Config(4, channels=2, bidirectional=True, n_ssm=2, l_max=LONGEST)
     ),
+    "s4d": lambda: S4D(WIDTH, S4DConfig(d_state=8, dropout=0.1, tie_dropout=True)).eval(),
+    "s4d in both directions": lambda: S4D(
+        WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")
+    ),
+    "s5": lambda: S5(WIDTH),
+    "s5 in both directions": lambda: S5(WIDTH, S5Config(bidirectional=True, dropout=0.2)).eval(),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
 }
@@ -87,7 +96,9 @@ def test_training_under_autocast(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2 partly", "s4", "tower of mamba"])
+@pytest.mark.parametrize(
+    "name", ["mamba", "mamba2", "mamba2 partly", "s4", "s4d", "s5", "tower of mamba"]
+)
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
     x = torch.randn(2, 5, WIDTH)

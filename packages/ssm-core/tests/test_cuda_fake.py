@@ -12,7 +12,8 @@ from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
 WIDTH = 32  # a head of Mamba-2 has 64 channels
-MIXERS = ["mamba", "bimamba", "mamba2", "s4", "attention"]  # torch.nn.RNN looks at addresses
+# torch.nn.RNN looks at addresses
+MIXERS = ["mamba", "bimamba", "mamba2", "s4", "s4d", "s5", "attention"]
 
 
 @pytest.fixture(autouse=True)

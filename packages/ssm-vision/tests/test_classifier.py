@@ -16,6 +16,10 @@ from ssm_vision import PatchClassifier, PatchClassifierConfig
 MIXERS: dict[str, dict[str, Any]] = {
     "mamba": {"d_state": 2},
     "bimamba": {"d_state": 2},
+    "mamba2": {"d_state": 2, "headdim": 4},
+    "s4": {"d_state": 4, "bidirectional": True},
+    "s4d": {"d_state": 4},
+    "s5": {"d_state": 4, "bidirectional": True},
     "rnn": {"hidden": 5},
     "attention": {"n_heads": 2, "causal": False},
 }
