@@ -139,3 +139,7 @@ def test_deeper_layer_is_found_and_its_prefix_told() -> None:
     deep = {f"s4_layers.1.{name}": value for name, value in tensors.items()}
     with pytest.raises(CheckpointError, match=r"pass prefix='s4_layers\.1\.' if that"):
         from_official("s4", deep)
+    bare = {f"conv.{name}": value for name, value in golden("s4_dplr_uni").state_dict.items()}
+    with pytest.raises(CheckpointError, match=r"pass prefix='conv\.' if that"):
+        from_official("s4", bare)
+    assert isinstance(from_official("s4", bare, prefix="conv."), S4)

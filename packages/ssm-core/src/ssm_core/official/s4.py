@@ -22,8 +22,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "."
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("layer.kernel.C", "layer.kernel.inv_dt", "layer.D")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("layer.kernel.C", "layer.D"), ("kernel.C", "D"))
 
 #: what the tensors do not say, initial values and training
 _KEPT = {

@@ -21,8 +21,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "/"
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("seq/Lambda_re", "seq/B")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("seq/Lambda_re", "seq/B"), ("Lambda_re", "B"))
 
 _KEPT = {
     "discretization": "discretization",
