@@ -15,12 +15,12 @@ from ssm_text.errors import TokenError
 CAUSAL = [
     ("mamba", {}),
     ("mamba", {"d_state": 3, "d_conv": 2}),
-    ("mamba2", {"d_state": 3, "headdim": 4, "ngroups": 2}),
-    ("s4", {"d_state": 4}),
+    ("mamba2", {"d_state": 3, "headdim": 4}),
+    ("s4", {"d_state": 4, "l_max": 16}),
     ("s4d", {"d_state": 4}),
     ("s5", {"d_state": 4}),
     ("rnn", {}),
-    ("attention", {"n_heads": 2}),
+    ("transformer", {"n_heads": 2}),
 ]
 
 

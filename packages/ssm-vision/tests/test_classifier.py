@@ -17,11 +17,12 @@ MIXERS: dict[str, dict[str, Any]] = {
     "mamba": {"d_state": 2},
     "bimamba": {"d_state": 2},
     "mamba2": {"d_state": 2, "headdim": 4},
-    "s4": {"d_state": 4, "bidirectional": True},
-    "s4d": {"d_state": 4},
+    "s4": {"d_state": 4, "l_max": 8},
+    "s4d": {"d_state": 4, "bidirectional": True},
     "s5": {"d_state": 4, "bidirectional": True},
     "rnn": {"hidden": 5},
     "attention": {"n_heads": 2, "causal": False},
+    "transformer": {"n_heads": 2},
 }
 
 
