@@ -18,6 +18,8 @@ from ssm_core.layers.mamba3 import Mamba3
 from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
+from ssm_core.layers.s5 import S5
+from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
@@ -42,9 +44,11 @@ MODELS = {
         WIDTH, S4Config(4, channels=2, bidirectional=True, n_ssm=2, l_max=LONGEST)
     ),
     "s4d": lambda: S4D(WIDTH, S4DConfig(d_state=8, dropout=0.1, tie_dropout=True)).eval(),
-    "s4d bidirectional": lambda: S4D(
+    "s4d in both directions": lambda: S4D(
         WIDTH, S4DConfig(d_state=8, channels=2, bidirectional=True, disc="bilinear")
     ),
+    "s5": lambda: S5(WIDTH),
+    "s5 in both directions": lambda: S5(WIDTH, S5Config(bidirectional=True, dropout=0.2)).eval(),
     "tower of mamba": lambda: _tower(lambda: Mamba(WIDTH)),
     "tower of bimamba": lambda: _tower(lambda: BiMamba(WIDTH)),
 }
@@ -102,7 +106,7 @@ def test_training_under_autocast(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mamba", "mamba2", "mamba2 partly", "s4", "s4d", "tower of mamba"]
+    "name", ["mamba", "mamba2", "mamba2 partly", "mamba3", "s4", "s4d", "s5", "tower of mamba"]
 )
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()

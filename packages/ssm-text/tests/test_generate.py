@@ -16,9 +16,10 @@ def text(*arguments, **options) -> str:
     return "".join(generate(*arguments, **options))
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "rnn", "attention"])
+@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "s4", "s4d", "s5", "rnn", "attention"])
 def test_greedy_equals_the_whole_text_recomputed_each_step(make_model, vocabulary, mixer):
-    model = make_model(mixer=mixer)
+    options = {"mamba2": {"headdim": 4}, "s4": {"d_state": 8, "dt_min": 0.01}}
+    model = make_model(mixer=mixer, mixer_options=options.get(mixer, {}))
     everything = ""
     for prompt in ("a", "abc", "fade\ncab"):
         ids = vocabulary.encode(prompt).unsqueeze(0)

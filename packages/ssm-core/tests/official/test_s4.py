@@ -70,7 +70,15 @@ def test_kernel_that_was_never_called_holds_the_true_coefficients() -> None:
 
 def test_original_names_and_constants() -> None:
     layer = moved(S4D(6, S4DConfig(d_state=4)))
-    words = {"postact": "glu", "transposed": True, "n_ssm": None, "rate": 1.0, "bandlimit": None}
+    words = {
+        "H": 6,
+        "N": 4,
+        "postact": "glu",
+        "transposed": True,
+        "n_ssm": None,
+        "rate": 1.0,
+        "bandlimit": None,
+    }
     assert_reads_back("s4", layer, official(layer), mode="diag", imag_transform="none", **words)
     bare = moved(S4D(6, S4DConfig(d_state=4, **BARE)))
     assert_reads_back("s4", bare, bare.state_dict(), activation="id", postact=None)
@@ -109,6 +117,12 @@ def test_mode_decides_which_parameters_must_be_there() -> None:
             from_official(state_dict=low_rank, **config)
 
 
+def test_tensors_without_axes() -> None:
+    tensors = dict.fromkeys(golden("s4_diag_uni").state_dict, torch.tensor(1.0))
+    with pytest.raises(CheckpointError, match=r"fit: D has shape \(\), expected \(c, h\), kernel"):
+        from_official("s4", tensors)
+
+
 def test_low_rank_part_has_rank_1() -> None:
     tensors = golden("s4_dplr_uni").state_dict | {"kernel.P": torch.zeros(2, 8, 8, 2)}
     with pytest.raises(CheckpointError, match=r"kernel\.P has shape \(2, 8, 8, 2\), exp"):
@@ -125,3 +139,7 @@ def test_deeper_layer_is_found_and_its_prefix_told() -> None:
     deep = {f"s4_layers.1.{name}": value for name, value in tensors.items()}
     with pytest.raises(CheckpointError, match=r"pass prefix='s4_layers\.1\.' if that"):
         from_official("s4", deep)
+    bare = {f"conv.{name}": value for name, value in golden("s4_dplr_uni").state_dict.items()}
+    with pytest.raises(CheckpointError, match=r"pass prefix='conv\.' if that"):
+        from_official("s4", bare)
+    assert isinstance(from_official("s4", bare, prefix="conv."), S4)

@@ -11,6 +11,7 @@ from ssm_core.official import mamba, mamba2, s4, s5
 from ssm_core.official.options import plain
 from ssm_core.official.tensors import StateDict, Tensors, collect
 
+Landmarks: TypeAlias = tuple[tuple[str, ...], ...]
 Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any], str], SequenceLayer]
 
 
@@ -20,8 +21,8 @@ class Family(NamedTuple):
     build: Builder
     separator: str
     """between the levels of a name"""
-    landmarks: tuple[str, ...]
-    """names by which the layer is found inside a larger checkpoint"""
+    landmarks: Landmarks
+    """names by which a form of the layer is found inside a larger checkpoint"""
 
 
 FAMILIES = {
@@ -70,11 +71,11 @@ def from_official(
     return build(tensors, options, _prefix_hint(tensors, landmarks))
 
 
-def _prefix_hint(tensors: Tensors, landmarks: tuple[str, ...]) -> str:
+def _prefix_hint(tensors: Tensors, landmarks: Landmarks) -> str:
     """What to say when the layer lies deeper in the checkpoint, at the first place it is found."""
-    first = landmarks[0]
-    for name in tensors:
-        prefix = name.removesuffix(first)
-        if prefix and prefix != name and all(prefix + mark in tensors for mark in landmarks):
-            return f"; pass prefix={prefix!r} if that is the layer meant"
+    for names in landmarks:
+        prefixes = [n.removesuffix(names[0]) for n in tensors if n.endswith(names[0])]
+        for prefix in prefixes:
+            if all(prefix + name in tensors for name in names):
+                return f"; pass prefix={prefix!r} if that is the layer meant" if prefix else ""
     return ""

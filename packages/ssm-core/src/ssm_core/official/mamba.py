@@ -15,8 +15,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "."
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("in_proj.weight", "x_proj.weight", "A_log")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("in_proj.weight", "x_proj.weight", "A_log"),)
 
 _KEPT = {name: name for name in ("dt_min", "dt_max", "dt_init_floor")}
 #: initial values, kernels and caches: nothing that a loaded layer computes depends on them

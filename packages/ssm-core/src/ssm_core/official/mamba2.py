@@ -16,8 +16,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "."
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("in_proj.weight", "dt_bias", "A_log")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("in_proj.weight", "dt_bias", "A_log"),)
 
 #: what the tensors do not say, and initial values, under the names that both have
 _KEPT = {

@@ -22,8 +22,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "."
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("layer.kernel.C", "layer.kernel.inv_dt", "layer.D")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("layer.kernel.C", "layer.D"), ("kernel.C", "D"))
 
 #: what the tensors do not say, initial values and training
 _KEPT = {
@@ -43,9 +43,14 @@ _ONLY: dict[str, Any] = {
     "bottleneck": None,
     "mult_act": None,
     "drop_kernel": 0,
+    "swap_channels": False,
+    "weight_norm": False,
 }
 #: initial values, and the order of the axes outside: ours is always (b, l, d)
-_WITHOUT_EFFECT = ("init", "transposed", "wd", "verbose", "deterministic")
+_WITHOUT_EFFECT = (
+    *("init", "measure", "initializer", "deterministic", "transposed"),
+    *("gate_act", "wd", "verbose", "backend"),
+)
 
 
 def build(tensors: Tensors, config: Mapping[str, Any], hint: str) -> S4 | S4D:
@@ -115,8 +120,8 @@ def _ours(name: str, value: Any, sizes: Sizes) -> Any:
 
 def _layout(tensors: Tensors, layer: str, diagonal: bool) -> Layout:
     """The axes, with S copies of n states; the low-rank part has the rank 1."""
-    D, C = tensors.get(f"{layer}D"), tensors.get(f"{layer}kernel.C")
-    both = D is not None and C is not None and len(C) == 2 * len(D)
+    outputs, kernels = (_length(tensors, f"{layer}{name}") for name in ("D", "kernel.C"))
+    both = outputs is not None and kernels == 2 * outputs
     dt = tensors.get(f"{layer}kernel.inv_dt")
     tied = dt is None or dt.shape[-1:] == (1,)
     output = any(name.startswith("output_linear.") for name in tensors)
@@ -136,14 +141,19 @@ def _layout(tensors: Tensors, layer: str, diagonal: bool) -> Layout:
     }
 
 
+def _length(tensors: Tensors, name: str) -> int | None:
+    """The first axis of a tensor, if there are tensor and axis."""
+    return tensors[name].shape[0] if name in tensors and tensors[name].dim() else None
+
+
 def _facts(tensors: Tensors, layer: str, diagonal: bool, sizes: Sizes) -> dict[str, Fact]:
     C = f"{layer}kernel.C"
     glu = "glu" if "output_linear.0.weight" in tensors else None
     dt = f"{layer}kernel.inv_dt"
     facts = {
         "mode": Fact("diag" if diagonal else "dplr", f"{layer}kernel.P"),
-        "d_model": Fact(sizes["h"], C),
-        "d_state": Fact(2 * sizes["n"], C),
+        **dict.fromkeys(("d_model", "H"), Fact(sizes["h"], C)),
+        **dict.fromkeys(("d_state", "N"), Fact(2 * sizes["n"], C)),
         "channels": Fact(sizes["c"], f"{layer}D"),
         "bidirectional": Fact(tensors[C].shape[0] == 2 * sizes["c"], C),
         "n_ssm": Fact(sizes["S"], f"{layer}kernel.A_real"),

@@ -21,8 +21,8 @@ from ssm_core.official.options import Fact, check_facts, check_names, fields_of
 from ssm_core.official.tensors import Tensors
 
 SEPARATOR = "/"
-#: where to look for this layer inside a larger checkpoint
-LANDMARKS = ("seq/Lambda_re", "seq/B")
+#: names by which this layer, or another form of it, is found inside a larger checkpoint
+LANDMARKS = (("seq/Lambda_re", "seq/B"), ("Lambda_re", "B"))
 
 _KEPT = {
     "discretization": "discretization",
@@ -57,11 +57,8 @@ def build(tensors: Tensors, config: Mapping[str, Any], hint: str) -> S5:
     stored, bidirectional = sizes["p"], _has_both_directions(tensors, seq)
     size = stored if config.get("conj_sym") is False else 2 * stored
     facts = {
-        "d_model": Fact(sizes["h"], f"{seq}D"),
-        "H": Fact(sizes["h"], f"{seq}D"),
-        "d_state": Fact(size, f"{seq}Lambda_re"),
-        "ssm_size": Fact(size, f"{seq}Lambda_re"),
-        "ssm_size_base": Fact(size, f"{seq}Lambda_re"),
+        **dict.fromkeys(("d_model", "H"), Fact(sizes["h"], f"{seq}D")),
+        **dict.fromkeys(("d_state", "ssm_size", "ssm_size_base"), Fact(size, f"{seq}Lambda_re")),
         "P": Fact(stored, f"{seq}Lambda_re"),
         "bidirectional": Fact(bidirectional, f"{seq}C" if f"{seq}C" in tensors else f"{seq}C1"),
     }
