@@ -244,3 +244,17 @@ def test_wrong_arguments_are_named() -> None:
         diagonal_scan(a, u.long())
     with pytest.raises(BackendError, match=r"backend 'cuda' cannot run"):
         call(backend="cuda")
+
+
+def test_an_output_on_large_pages_is_what_smaller_ones_are() -> None:
+    """Above 32 MiB the memory of the results is asked for in large pages."""
+    torch.manual_seed(0)
+    a = torch.polar(torch.rand(512) * 0.2 + 0.8, torch.rand(512) * 6)
+    u = torch.randn(3, 4100, 512, dtype=torch.complex64, requires_grad=True)  # 48 MiB
+    h = diagonal_scan(a, u)
+    (grad_u,) = torch.autograd.grad(h.real.sum(), u)
+    for i in range(3):
+        alone = u[i : i + 1].detach().requires_grad_()  # 16 MiB
+        expected = diagonal_scan(a, alone)
+        assert torch.equal(h[i : i + 1], expected)
+        assert torch.equal(grad_u[i : i + 1], torch.autograd.grad(expected.real.sum(), alone)[0])

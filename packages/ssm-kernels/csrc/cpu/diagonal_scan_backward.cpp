@@ -3,6 +3,7 @@
 // c begins as the gradient of the final state and ends as that of the initial state.
 #include "cpu/diagonal_scan_run.h"
 #include "cpu/diagonal_scan_sums.h"
+#include "cpu/large_pages.h"
 #include "cpu/operators.h"
 
 namespace ssm::SSM_ISA {
@@ -182,6 +183,8 @@ class BackwardTask {
 
 template <class F, bool Complex>
 void backward(const DiagonalBackward& params) {
+  prefer_large_pages(params.grad_u, params.in.batch, params.in.steps, params.in.channels,
+                     size_of(params.in.dtype) * (Complex ? 2 : 1));
   const DiagonalInputs& in = params.in;
   const bool shared = SumsOfA<F, Complex>::shared_by_sequences(params);
   const bool rows = has_rows(params.grad_h) && has_rows(params.h) && (has_rows(in.a) || in.a_broadcast());

@@ -1,5 +1,6 @@
 // Forward pass of the diagonal scan: h[t] = a[t] h[t-1] + u[t].
 #include "cpu/diagonal_scan_run.h"
+#include "cpu/large_pages.h"
 #include "cpu/operators.h"
 
 namespace ssm::SSM_ISA {
@@ -85,6 +86,8 @@ class ForwardTask {
 
 template <class F, bool Complex>
 void forward(const DiagonalForward& params) {
+  prefer_large_pages(params.h, params.in.batch, params.in.steps, params.in.channels,
+                     size_of(params.in.dtype) * (Complex ? 2 : 1));
   const DiagonalInputs& in = params.in;
   const Panels<F, Complex> panels(in, in.sequences().count, has_rows(params.u) && (has_rows(in.a) || in.a_broadcast()));
   run_all(in, panels, false, [&](const Panel& panel) { return ForwardTask<F, Complex>(params, panel); });
