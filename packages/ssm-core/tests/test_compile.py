@@ -14,6 +14,8 @@ from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.mamba3 import Mamba3
+from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.s4 import S4, S4Config
 from ssm_core.layers.s4d import S4D, S4DConfig
 from ssm_core.layers.s5 import S5
@@ -21,7 +23,7 @@ from ssm_core.layers.s5_config import S5Config
 from ssm_core.tower import Tower, TowerConfig
 
 WIDTH = 8
-LONGEST = 100  # a graph of S4 has a kernel that it cannot lengthen
+LONGEST = 100  # a compiled graph of S4 has a kernel that it cannot lengthen
 
 
 def _tower(make_mixer: Callable[[], nn.Module]) -> Tower:
@@ -33,6 +35,7 @@ MODELS = {
     "mamba": lambda: Mamba(WIDTH),
     "bimamba": lambda: BiMamba(WIDTH),
     "mamba2": lambda: Mamba2(WIDTH, Mamba2Config(headdim=4, ngroups=2, learnable_init_states=True)),
+    "mamba3": lambda: Mamba3(WIDTH, Mamba3Config(d_state=6, headdim=4, ngroups=2)),
     "mamba2 partly": lambda: Mamba2(
         WIDTH, Mamba2Config(headdim=4, d_ssm=8, rmsnorm=False, dt_limit=(0.01, 1.0))
     ),
@@ -65,8 +68,14 @@ def outcome(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> lis
     return [y.detach(), *gradients]
 
 
+def needs_fft_of_any_length(name: str) -> None:
+    if name.startswith("s4") and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("PyTorch 2.6 traces no FFT of any length")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_one_graph_for_every_batch_and_length(name: str) -> None:
+    needs_fft_of_any_length(name)
     model = MODELS[name]()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, backend=counter)
@@ -97,7 +106,7 @@ def test_training_under_autocast(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mamba", "mamba2", "mamba2 partly", "s4", "s4d", "s5", "tower of mamba"]
+    "name", ["mamba", "mamba2", "mamba2 partly", "mamba3", "s4", "s4d", "s5", "tower of mamba"]
 )
 def test_a_compiled_step_continues_a_sequence(name: str) -> None:
     model = MODELS[name]()
@@ -114,8 +123,9 @@ def test_a_compiled_step_continues_a_sequence(name: str) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
+    needs_fft_of_any_length(name)
     model = MODELS[name]()
-    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l", max=LONGEST)}
+    sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
     with torch.no_grad():
         program = torch.export.export(
             model, (torch.randn(2, 20, WIDTH),), dynamic_shapes=(sizes,), strict=strict

@@ -12,8 +12,8 @@ from ssm_core.tower import Tower, TowerConfig
 from ssm_kernels import native
 
 WIDTH = 32  # a head of Mamba-2 has 64 channels
-# torch.nn.RNN looks at addresses
-MIXERS = ["mamba", "bimamba", "mamba2", "s4", "s4d", "s5", "attention"]
+# all but the RNN: torch.nn.RNN looks at addresses
+MIXERS = ["mamba", "bimamba", "mamba2", "mamba3", "s4", "s4d", "s5", "attention"]
 
 
 @pytest.fixture(autouse=True)

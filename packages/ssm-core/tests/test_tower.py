@@ -171,8 +171,10 @@ def test_causal_only_if_every_mixer_is() -> None:
 
 def test_drop_path_grows_linearly() -> None:
     tower = Tower(lambda: BiMamba(8), TowerConfig(8, 5, drop_path=0.2))
-    rates = [block.drop[1].rate for block in tower.layers]  # type: ignore[index, union-attr]
-    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+    drops = [block.drop for block in tower.layers]
+    assert drops[0] is None
+    rates = [drop[1].rate for drop in drops[1:]]  # type: ignore[index, union-attr]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2])
 
 
 @pytest.mark.parametrize("kind", ["mamba", "bimamba"])

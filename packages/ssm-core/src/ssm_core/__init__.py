@@ -13,6 +13,8 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.mamba3 import Mamba3
+from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.protocol import SequenceLayer, detach_state
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
@@ -56,6 +58,8 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "Mamba2Config",
+    "Mamba3",
+    "Mamba3Config",
     "MambaConfig",
     "MixerSpec",
     "ModelSpec",

@@ -81,9 +81,9 @@ class Block(SequenceLayer):
         self.mixer = mixer
         self.norm2 = make_norm(norm, d_model) if mlp_hidden else None
         self.mlp = MLP(d_model, mlp_hidden) if mlp_hidden else None
-        self.drop = nn.Sequential(
-            nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
-        )
+        drops = nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
+        # None and not an idle module: a single step would spend a tenth of its time in it
+        self.drop = nn.Sequential(*drops) if dropout or drop_path else None
 
     def mix(
         self,
@@ -99,9 +99,10 @@ class Block(SequenceLayer):
         branch = self.mixer(self.norm(residual), state=state, return_state=return_state, **packed)
         if return_state:
             branch, state = branch
-        residual = residual + self.drop(branch)
+        residual = residual + (branch if self.drop is None else self.drop(branch))
         if self.mlp is not None and self.norm2 is not None:
-            residual = residual + self.drop(self.mlp(self.norm2(residual)))
+            branch = self.mlp(self.norm2(residual))
+            residual = residual + (branch if self.drop is None else self.drop(branch))
         return residual, state
 
     def initial_state(self, batch: int) -> LayerState:

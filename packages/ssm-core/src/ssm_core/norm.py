@@ -42,9 +42,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Activations) -> Activations:
         """Normalise x (..., d); the result has the type of `weight`."""
-        x = at_least_float32(x)
-        y = F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return y.to(self.weight.dtype)
+        x, weight = at_least_float32(x), self.weight
+        if x.dtype is weight.dtype:  # conversions cost a microsecond each even when idle
+            return F.rms_norm(x, weight.shape, weight, self.eps)
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), self.eps).to(weight.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
@@ -81,10 +82,13 @@ class GatedRMSNorm(nn.Module):
         """Normalise y (..., d) and gate it by z (..., d); the result has the type of `weight`."""
         y, gate = at_least_float32(y), F.silu(at_least_float32(z))
         y = y * _SMALLER if self.norm_before_gate else y * (gate * _SMALLER)
-        size = self.weight.shape[0] // self.groups
-        rows = y.unflatten(-1, (self.groups, size))
-        y = F.rms_norm(rows, (size,), eps=self.eps * _SMALLER**2).flatten(-2)
-        y = y * self.weight.to(y.dtype)
+        weight, eps = self.weight.to(y.dtype), self.eps * _SMALLER**2
+        if self.groups == 1:
+            y = F.rms_norm(y, weight.shape, weight, eps)
+        else:
+            size = weight.shape[0] // self.groups
+            rows = y.unflatten(-1, (self.groups, size))
+            y = F.rms_norm(rows, (size,), eps=eps).flatten(-2) * weight
         if self.norm_before_gate:
             y = y * gate
         return y.to(self.weight.dtype)

@@ -16,6 +16,8 @@ from ssm_core.layers.bimamba import BiMamba, BiMambaConfig
 from ssm_core.layers.mamba import Mamba, MambaConfig
 from ssm_core.layers.mamba2 import Mamba2
 from ssm_core.layers.mamba2_config import Mamba2Config
+from ssm_core.layers.mamba3 import Mamba3
+from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.rnn import RNN, RNNConfig
 from ssm_core.layers.s4 import S4, S4Config
@@ -82,6 +84,10 @@ CAUSAL: dict[str, Callable[[], SequenceLayer]] = {
     "s5": s5,
     "s5-blocks": lambda: s5(
         blocks=4, conj_sym=False, discretization="bilinear", activation="full_glu"
+    ),
+    "mamba3": lambda: Mamba3(D_MODEL, Mamba3Config(d_state=5, headdim=2, ngroups=2)),
+    "mamba3-norm": lambda: Mamba3(
+        D_MODEL, Mamba3Config(d_state=2, headdim=4, rope_fraction=1.0, is_outproj_norm=True)
     ),
     "rnn": lambda: RNN(D_MODEL),
     "rnn-hidden": lambda: RNN(D_MODEL, RNNConfig(hidden=3, nonlinearity="relu")),

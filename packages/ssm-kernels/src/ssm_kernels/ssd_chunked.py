@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 #: Numbers in the (q, q) matrices that exist at one time: few enough for the caches.
-_NUMBERS_AT_ONCE = 1 << 20
+_NUMBERS_AT_ONCE = 1 << 18
+
+
+#: rows of a tensor: a slice, which copies nothing, where they lie at equal distances
+Places = Tensor | slice
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Chunks:
     count: int
     size: int
     slots: Tensor | None
-    rounds: list[tuple[Tensor, Tensor]]
+    rounds: list[tuple[Places, Places]]
 
     def split(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """(b, l, ...) as (c, q, ...), zeros where there is no step."""
@@ -76,10 +80,13 @@ def make_chunks(x: Tensor, lengths: list[int] | None, options: SsdOptions) -> Ch
     lengths_, device = torch.tensor(sequences, dtype=torch.int64), x.device
     chunks = (lengths_ + q - 1) // q
     first = chunks.cumsum(0) - chunks  # of each sequence
-    rounds = []
-    for k in range(int(chunks.max()) if sequences else 0):
+    most = int(chunks.max()) if sequences else 0
+    rounds: list[tuple[Places, Places]] = []
+    for k in range(most):
         alive = (chunks > k).nonzero().squeeze(1)
         rounds.append((alive.to(device), (first[alive] + k).to(device)))
+    if bool((chunks == most).all()):
+        rounds = [(slice(None), slice(k, None, most)) for k in range(most)]
 
     slots = None
     if options.reverse or not bool((lengths_ % q == 0).all()):
@@ -123,19 +130,18 @@ def make_times(step: Tensor, A: Tensor) -> Times:
 
 
 def decays(log: Tensor) -> Tensor:
-    """Decays (c, h, i, j) from step j to step i, 0 for j > i, of logarithms per step (c, h, q)."""
+    """Decays (c, h, j, i) from step j to step i, 0 for i < j, of logarithms per step (c, h, q)."""
     q = log.shape[-1]
-    later = torch.ones(q, q, dtype=torch.bool, device=log.device).triu(1)  # [j, i]: i > j
-    terms = torch.where(later, log.unsqueeze(-2), log.new_zeros(()))
-    sums = terms.cumsum(-1).masked_fill_(later.t(), float("-inf"))
-    return sums.exp_().transpose(-1, -2)
+    later = torch.ones(q, q, dtype=torch.bool, device=log.device).triu(1)  # i > j
+    sums = torch.where(later, log.unsqueeze(-2), log.new_zeros(())).cumsum_(-1)
+    return sums.masked_fill_(later.t(), float("-inf")).exp_()
 
 
 def chunk_states(X: Tensor, weights: Tensor, B: Tensor) -> Tensor:
     """Sum weights (c, h, q) times X (c, q, h, p) B^T (c, q, g, n) over steps: (c, h, p, n)."""
     c, q, h, p = X.shape
     g, n = B.shape[2:]
-    scaled = X * weights.transpose(1, 2).unsqueeze(-1)
+    scaled = X * columns(weights)
     rows = scaled.reshape(c, q, g, (h // g) * p).permute(0, 2, 3, 1)
     return (rows @ B.transpose(1, 2)).view(c, h, p, n)
 
@@ -156,8 +162,9 @@ def carry(chunks: Chunks, added: Tensor, whole: Tensor, state: Tensor, *, back: 
     """
     for sequences, places in reversed(chunks.rounds) if back else chunks.rounds:
         before = state[sequences]
-        state[sequences] = torch.addcmul(added[places], whole[places][..., None, None], before)
+        after = torch.addcmul(added[places], whole[places][..., None, None], before)
         added[places] = before
+        state[sequences] = after
     return state
 
 
@@ -193,26 +200,45 @@ def forward(
     X, B_, C_ = (chunks.split(m, dtype) for m in (x, B, C))
     states = chunk_states(X, times.step * times.to_end, B_)
     carry(chunks, states, times.whole, state, back=False)
-    y = torch.empty_like(X, memory_format=torch.contiguous_format)
-    for part in chunks.parts(x.shape[2]):
-        y[part] = chunk_outputs(
-            X[part], Times(*(t[part] for t in times)), B_[part], C_[part], states[part]
-        )
+    y = outputs(chunks, X, times, B_, C_, states)
     y = finish(chunks.join(y), x.to(dtype), D, None if z is None else z.to(dtype))
     return y.to(x.dtype).contiguous(), state
 
 
-def chunk_outputs(X: Tensor, times: Times, B: Tensor, C: Tensor, states: Tensor) -> Tensor:
-    """What the steps of the chunks give, (c, q, h, p): from inside and from before the chunk."""
-    weights = per_head(C.transpose(1, 2) @ B.permute(0, 2, 3, 1), X.shape[2]) * decays(times.log)
-    inputs = (X * times.step.transpose(1, 2).unsqueeze(-1)).transpose(1, 2)
-    before = from_states(states, C) * times.since_start.transpose(1, 2).unsqueeze(-1)
-    return before.add_((weights @ inputs).transpose(1, 2))
+def outputs(
+    chunks: Chunks, X: Tensor, times: Times, B: Tensor, C: Tensor, states: Tensor
+) -> Tensor:
+    """What the steps give, (c, q, h, p): from inside of their chunk and from the state before."""
+    y = torch.empty_like(X, memory_format=torch.contiguous_format)
+    for part in chunks.parts(X.shape[2]):
+        step, log, since_start, _ = (t[part] for t in times)
+        weights = decays(log)
+        per_head(weights, B.shape[2]).mul_(inner_products(B[part], C[part]))
+        inputs = heads_first(X[part], step)
+        before = from_states(states[part], C[part]).mul_(columns(since_start))
+        torch.add(before, (weights.transpose(-1, -2) @ inputs).transpose(1, 2), out=y[part])
+    return y
 
 
-def per_head(M: Tensor, h: int) -> Tensor:
-    """(c, g, ...) -> (c, h, ...)."""
-    return M.repeat_interleave(h // M.shape[1], dim=1) if M.shape[1] != h else M
+def inner_products(B: Tensor, C: Tensor) -> Tensor:
+    """B[j] . C[i] of the steps of a chunk, to multiply with `per_head`: (c, g, 1, j, i)."""
+    return (B.transpose(1, 2) @ C.permute(0, 2, 3, 1)).unsqueeze(2)
+
+
+def per_head(M: Tensor, g: int) -> Tensor:
+    """A view of (c, h, q, q) by groups: (c, g, h/g, q, q)."""
+    return M.unflatten(1, (g, M.shape[1] // g))
+
+
+def heads_first(X: Tensor, weights: Tensor) -> Tensor:
+    """X (c, q, h, p) times weights (c, h, q), contiguous as (c, h, q, p)."""
+    c, q, h, p = X.shape
+    return torch.mul(X.transpose(1, 2), weights.unsqueeze(-1), out=X.new_empty(c, h, q, p))
+
+
+def columns(weights: Tensor) -> Tensor:
+    """(c, h, q) -> (c, q, h, 1)."""
+    return weights.transpose(1, 2).unsqueeze(-1)
 
 
 def finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:

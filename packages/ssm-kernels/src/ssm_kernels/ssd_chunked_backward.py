@@ -1,7 +1,7 @@
 """Gradients of the chunked SSD scan: the states are computed again, then carried back.
 
 Notation as in `ssd_chunked`; `g_` is the gradient of what follows, `G` the products of two steps'
-inputs and gradients, x[j] . g_y[i].
+inputs and gradients, step[j] x[j] . g_y[i].
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from .checks import compute_dtype
 from .ssd_chunked import (
     Times,
     carry,
-    chunk_outputs,
     chunk_states,
+    columns,
     decays,
     finish,
     first_states,
     from_states,
+    heads_first,
+    inner_products,
     make_chunks,
     make_times,
+    outputs,
     per_head,
     step_sizes,
 )
@@ -73,12 +76,7 @@ def backward(
     if z is not None:
         wide = z.to(dtype)
         gate = torch.sigmoid(wide)
-        plain = torch.cat(
-            [
-                chunk_outputs(X[s], Times(*(t[s] for t in times)), B_[s], C_[s], states[s])
-                for s in chunks.parts(h)
-            ]
-        )
+        plain = outputs(chunks, X, times, B_, C_, states)
         plain = finish(chunks.join(plain), x.to(dtype), D, None)
         grad_z = plain.mul_(g_y).mul_(gate * (1 + wide * (1 - gate))).to(z.dtype)
         g_y = g_y * (wide * gate)
@@ -130,27 +128,27 @@ class Inputs(NamedTuple):
 def _part(inputs: Inputs, times: Times) -> tuple[Tensor, ...]:
     """Gradients of x, B, C (c, q, ...), and of step sizes and logarithms of decays (c, h, q)."""
     X, B, C, states, g_y, g_states = inputs
-    h = X.shape[2]
-    L = decays(times.log)
-    heads_X, heads_g_y = X.transpose(1, 2), g_y.transpose(1, 2)  # (c, h, q, p)
-    L_CB = L * per_head(C.transpose(1, 2) @ B.permute(0, 2, 3, 1), h)  # [i, j]
-    G = heads_g_y @ heads_X.transpose(-1, -2)
-    later = from_states(g_states, B) * _columns(times.to_end)  # x -> state -> later chunks
-    g_driven = (L_CB.transpose(-1, -2) @ heads_g_y).transpose(1, 2) + later  # of step x
-    g_x = g_driven * _columns(times.step)
+    g = B.shape[2]
+    L = decays(times.log)  # [j, i], as all that follow
+    heads_g_y = g_y.transpose(1, 2).contiguous()  # (c, h, q, p)
+    L_CB = (per_head(L, g) * inner_products(B, C)).flatten(1, 2)
+    G = heads_first(X, times.step) @ heads_g_y.transpose(-1, -2)
+    later = from_states(g_states, B) * columns(times.to_end)  # x -> state -> later chunks
+    g_driven = (L_CB @ heads_g_y).transpose(1, 2) + later  # of step x
+    g_x = g_driven * columns(times.step)
 
-    L_G = L.mul_(G).mul_(times.step.unsqueeze(-2))
-    groups = _over_heads(L_G, B.shape[2])
-    g_C = (groups @ B.transpose(1, 2)).transpose(1, 2) + _state_sums(
+    groups = _over_heads(L.mul_(G), g)
+    g_C = (groups.transpose(-1, -2) @ B.transpose(1, 2)).transpose(1, 2) + _state_sums(
         states, g_y, times.since_start, C
     )
     weights = times.to_end * times.step
-    g_B = (groups.transpose(-1, -2) @ C.transpose(1, 2)).transpose(1, 2)
-    g_B = g_B + _state_sums(g_states, X, weights, B)
+    g_B = (groups @ C.transpose(1, 2)).transpose(1, 2) + _state_sums(g_states, X, weights, B)
 
-    # A decay at step k is on the way from every earlier step (or state) to every later one.
-    E = L_CB.mul_(G).mul_(times.step.unsqueeze(-2))
-    crossing = F.pad(E, (1, 0))[..., :-1].cumsum(-1).tril_().sum(-2)
+    # A decay at step k is on the way from every earlier step (or state) to every later one: sums
+    # over i >= k, by cumsum from the end, of j < k.
+    E = L_CB.mul_(G).flip(-1).cumsum_(-1)
+    earlier = torch.ones_like(E[0, 0], dtype=torch.bool).triu(1).flip(-1)  # [j, q - 1 - k]
+    crossing = E.masked_fill_(~earlier, 0.0).sum(-2).flip(-1)
     from_before = (from_states(states, C) * g_y).sum(-1).transpose(1, 2) * times.since_start
     to_after = (later * X).sum(-1).transpose(1, 2) * times.step
     through = (states * g_states).sum((-1, -2)) * times.whole
@@ -164,11 +162,6 @@ def _part(inputs: Inputs, times: Times) -> tuple[Tensor, ...]:
     return g_x, g_B, g_C, g_step, g_log
 
 
-def _columns(weights: Tensor) -> Tensor:
-    """(c, h, q) -> (c, q, h, 1)."""
-    return weights.transpose(1, 2).unsqueeze(-1)
-
-
 def _over_heads(M: Tensor, g: int) -> Tensor:
     """The sum over the heads of each group: (c, h, ...) -> (c, g, ...)."""
     return M if M.shape[1] == g else M.unflatten(1, (g, -1)).sum(2)
@@ -178,7 +171,7 @@ def _state_sums(S: Tensor, X: Tensor, weights: Tensor, like: Tensor) -> Tensor:
     """The sum over p and the heads of a group of weights x S: (c, q, g, n)."""
     c, q, h, p = X.shape
     g, n = like.shape[2:]
-    rows = (X * _columns(weights)).reshape(c, q, g, (h // g) * p).transpose(1, 2)
+    rows = (X * columns(weights)).reshape(c, q, g, (h // g) * p).transpose(1, 2)
     return (rows @ S.view(c, g, (h // g) * p, n)).transpose(1, 2)
 
 

@@ -30,7 +30,8 @@ class ConvolutionLayer(SequenceLayer):
 
     y = glu(output_linear(dropout(gelu(K * x + D x)))), * the convolution with the kernels of
     `kernel`. Without states asked for it runs by FFT over whole sequences (packed ones are padded
-    to the longest), otherwise as the recurrence. Both in float32 at least, also under autocast.
+    to the longest), otherwise as the recurrence. All before `output_linear` is in float32 at least,
+    also under autocast.
 
     Parameters: D (c, d), those of the kernel, output_linear.0 (2 d, c d) with bias.
     """

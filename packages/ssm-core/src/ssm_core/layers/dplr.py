@@ -127,6 +127,19 @@ def absorb(C: Tensor, A_power: Tensor) -> Tensor:
     return from_row(row - _times(row, A_power))
 
 
+def absorb_steps(C: Tensor, A: Tensor, l: int) -> Tensor:
+    """Return C (1 - Abar^l) from Abar, for any l < 2^31 that a graph learns when it runs.
+
+    Cost: O(h N^3) time, 31 products, whatever l is.
+    """
+    row = rows = as_row(C)
+    steps = torch.full((), l, dtype=torch.int64, device=A.device)
+    for i in range(31):
+        rows = torch.where(((steps >> i) & 1).bool(), _times(rows, A), rows)
+        A = A @ A
+    return from_row(row - rows)
+
+
 def double(C: Tensor, A_power: Tensor) -> Tensor:
     """Return C~ for 2 l steps, C~ (1 + Abar^l), from that for l steps."""
     row = as_row(C)
@@ -166,7 +179,7 @@ def convolution_kernel(model: DPLR, C: Tensor, l: int, dtype: torch.dtype) -> Te
     """
     k = torch.arange((l + 1) // 2, dtype=torch.float64, device=C.device)
     # 2 (1 - w) / (1 + w) at w = exp(-2 pi i k / l), and 2 / (1 + w) = 1 + z/2
-    tangent = torch.tan(k * (math.pi / l))
+    tangent = torch.tan(k * math.pi / l)
     z = torch.complex(torch.zeros_like(tangent), 2 * tangent)
     left, right = torch.stack([model.beta, model.p]), torch.cat([C, model.q.unsqueeze(0)])
     v = left.unsqueeze(1) * right  # (2, c + 1, h, n)

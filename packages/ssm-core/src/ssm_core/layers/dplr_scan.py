@@ -17,13 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssm_core.layers.dplr import Discrete, as_column, as_row, from_column
+from ssm_kernels.errors import SsmError
 
 #: Steps per chunk at most. With the default 64 states all products of a chunk cost about the same.
 LONGEST_CHUNK = 64
 #: Chunks are walked one after the other up to this many, beyond it in groups of so many.
 _GROUP = 16
-#: Groupings in a traced graph: enough for 64 * 16^2 steps.
-_TRACED_LEVELS = 1
+#: Chunks in a traced graph at most: they are grouped once, with groups to spare.
+_TRACED_CHUNKS = _GROUP * (_GROUP - 2)
+_TRACED_STEPS = LONGEST_CHUNK * (_TRACED_CHUNKS - 1) - 1
+
+
+class TracedLengthError(SsmError, RuntimeError):
+    """More steps than a compiled graph can have."""
 
 
 class ChunkTables(NamedTuple):
@@ -108,11 +114,11 @@ def _spare() -> int:
 def _levels(m: int) -> int:
     """Return how often m chunks are grouped; a traced graph has one answer for all m."""
     if torch.compiler.is_compiling():
-        torch._check(
-            m <= _TRACED_CHUNKS,
-            lambda: f"S4: more steps than {_TRACED_STEPS} in a compiled graph with states, "
-            "expected at most so many; run a longer sequence in pieces",
-        )
+        if m > _TRACED_CHUNKS:
+            raise TracedLengthError(
+                f"S4: more than {_TRACED_STEPS} steps in a compiled graph with states, expected at "
+                "most so many; run a longer sequence in pieces"
+            )
         return 1
     levels = 0
     while m > 2 * _GROUP:

@@ -60,6 +60,8 @@ def _fft_length(l: int) -> int:
 
 
 def _convolve(u: Activations, spectrum: Tensor) -> Tensor:
+    if u.shape[0] == 0:  # PyTorch 2.6 has no FFT of nothing
+        return u.unsqueeze(2) * spectrum.real.sum(-1)
     l = u.shape[1]
     n = _fft_length(l)
     U = _spectrum(u.transpose(1, 2), n).unsqueeze(1)  # (b, 1, h, frequencies)

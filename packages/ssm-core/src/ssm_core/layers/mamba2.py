@@ -136,7 +136,7 @@ class Mamba2(SequenceLayer):
     def _project(self, x: Tensor) -> _Streams:
         sizes = self.sizes
         parts = [2 * sizes.d_mlp, sizes.d_ssm, sizes.d_conv_inner, sizes.heads]
-        mlp, z, xBC, dt = self.in_proj(x).split(parts, dim=-1)
+        mlp, z, xBC, dt = self.in_proj(x).split_with_sizes(parts, dim=-1)
         if xBC.dtype is torch.float16:  # the sums of the scan and their gradients leave its range
             xBC = xBC.float()
         if not sizes.d_mlp:
@@ -212,7 +212,7 @@ class Mamba2(SequenceLayer):
         """Split what was convolved into x (b, l, h, p), B (b, l, g, n) and C (b, l, g, n)."""
         groups = (self.config.ngroups, self.config.d_state)
         size = groups[0] * groups[1]
-        x, B, C = xBC.split([self.sizes.d_ssm, size, size], dim=-1)
+        x, B, C = xBC.split_with_sizes([self.sizes.d_ssm, size, size], dim=-1)
         x = x.unflatten(-1, (self.sizes.heads, self.config.headdim))
         return x, B.unflatten(-1, groups), C.unflatten(-1, groups)
 

@@ -45,8 +45,10 @@ class S4(ConvolutionLayer):
     A_imag (S, n), B and P (1, S, n, 2), C (c, d, n, 2), and the buffer l_kernel; C holds
     C (1 - Abar^l_kernel), see `S4Kernel`.
 
-    The state (b, d, n) is complex64, or complex128 in a model of float64. Compiled and exported
-    graphs hold up to l_kernel steps.
+    The state (b, d, n) is complex64, or complex128 in a model of float64.
+
+    A compiled graph is for sequences of up to l_kernel steps, or, with states, of some 14000. An
+    exported one is for any; those bounded by torch.export.Dim("l", max=l_kernel) are faster.
 
     Cost: O(c d n l_kernel + b c d l log l) time by FFT, O(b l d (N + c N)) and a part without l of
     O(d N^3 log l_kernel) as a recurrence, and O(b l c d^2) for the output map.

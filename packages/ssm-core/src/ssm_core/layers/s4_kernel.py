@@ -14,27 +14,23 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
 from ssm_core.hippo import confined_B, legs
 from ssm_core.init import exempt_from_reinit, learn_at
 from ssm_core.layers import dplr
 from ssm_core.layers.convolution_config import ConvolutionConfig
-from ssm_core.layers.dplr_scan import chunk_length, chunk_tables, scan_chunks
+from ssm_core.layers.dplr_scan import TracedLengthError, chunk_length, chunk_tables, scan_chunks
 from ssm_core.layers.state_space_kernel import StateSpaceKernel, as_complex
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
-from ssm_kernels.errors import SsmError
 
-#: |dt Lambda| is confined to this, so that single precision has room for squares and gradients and
-#: C can be recovered: Abar differs from 1 and -1, its limits, by a few millionths of a state at
-#: the far end and remembers ten thousand million steps at the near one.
+#: |dt Lambda| is confined to this: single precision then has room for squares and gradients, and C
+#: can be recovered. Nobody will see it: beyond the far end Abar differs from its limit, -1, by less
+#: than 4e-6, and before the near one from 1 by less than what 10^9 steps would show.
 _LEAST_STEP, _LARGEST_STEP = 1e-10, 1e6
-
-
-class KernelLengthError(SsmError, RuntimeError):
-    """More steps than the kernel is made for, where it cannot be lengthened."""
 
 
 class _Decoding(NamedTuple):
@@ -73,11 +69,13 @@ class S4Kernel(StateSpaceKernel):
         """Return the kernels K (c, h, l). More steps than `length` lengthen the kernel first.
 
         Raises:
-            KernelLengthError: more steps in a compiled or exported graph.
+            TracedLengthError: more steps in a compiled or exported graph.
         """
+        if _is_exported_beyond(self.length, l):
+            return self._of_any_length(l)
         if l > self.length:
             if torch.compiler.is_compiling():
-                raise KernelLengthError(
+                raise TracedLengthError(
                     f"S4: {l} steps in a compiled graph of a kernel for {self.length}, expected at "
                     "most so many; call layer.kernel.lengthen(steps) before, or set l_max"
                 )
@@ -87,6 +85,15 @@ class S4Kernel(StateSpaceKernel):
             K = dplr.convolution_kernel(model, C, self.length, COMPLEX_OF[self._real()])
         if torch.compiler.is_compiling():
             K = F.pad(K, (0, 1))  # taking a part, not all, in a graph for up to `length` steps
+        return K[..., :l]
+
+    def _of_any_length(self, l: int) -> ConvolutionKernel:
+        with self._exact():
+            _, A, C = self._recurrence()
+            model, _ = self._model()
+            steps = 2 * l + 2  # even, and longer than l, whatever l is
+            C = dplr.absorb_steps(C, A, steps)
+            K = dplr.convolution_kernel(model, C, steps, COMPLEX_OF[self._real()])
         return K[..., :l]
 
     @torch.no_grad()
@@ -115,8 +122,10 @@ class S4Kernel(StateSpaceKernel):
     ) -> tuple[Tensor, DiagonalState]:
         """Run the recurrence over u (b, l, h); see `StateSpaceKernel.scan`.
 
-        Cost: O(h N^3 log l_kernel) to recover C, then O(l) steps (see `dplr_scan`). A single step
-        without gradient costs O(b h n): what it needs is kept until a parameter changes.
+        Cost: O(h N^3 log l_kernel) time to recover C (with a gradient, O(h N^2 log l_kernel)
+        memory), then O(l) steps (see `dplr_scan`). A single step without gradient costs O(b h n):
+        what it needs is kept until a parameter changes, but not in compiled graphs, which recover C
+        in every step.
         """
         real = torch.promote_types(self._real(), u.dtype)
         with self._exact():
@@ -173,8 +182,12 @@ class S4Kernel(StateSpaceKernel):
         """
         Lambda, dt = self.Lambda().to(torch.complex128), self.dt().double()
         dt = dt.clamp(_LEAST_STEP / Lambda.abs(), _LARGEST_STEP / Lambda.abs())  # per state
-        B, C = (part.to(torch.complex128) for part in self.B_and_C())
-        P = self.per_feature(as_complex(self.P).squeeze(0)).to(torch.complex128)
+        B, P = (
+            self.per_feature(as_complex(part).squeeze(0)).to(torch.complex128)
+            for part in (self.B, self.P)
+        )
+        # a copy: what autograd keeps must not change when a longer sequence comes before backward
+        C = as_complex(self.C.clone()).to(torch.complex128)
         return dplr.DPLR(dt * Lambda, dt * P, P.conj(), dt * B), C
 
     @torch.no_grad()
@@ -210,3 +223,15 @@ class S4Kernel(StateSpaceKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_decoding": None}
+
+
+def _is_exported_beyond(length: int, l: int) -> bool:
+    """Return whether a graph is being exported whose l steps may become more than `length`.
+
+    A compiled graph is made anew for them, an exported one is not. (PyTorch 2.6 cannot tell one
+    from the other, but traces no FFT of any length either.)
+    """
+    is_exporting = getattr(torch.compiler, "is_exporting", None)
+    if is_exporting is None or not is_exporting():
+        return False
+    return not statically_known_true(l <= length)

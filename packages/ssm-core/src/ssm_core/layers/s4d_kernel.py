@@ -14,6 +14,7 @@ from ssm_core.layers.discretize import Discretization, discretize
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels import log_vandermonde, selective_scan
+from ssm_kernels.checks import COMPLEX_OF
 
 
 class S4DKernel(StateSpaceKernel):
@@ -32,33 +33,57 @@ class S4DKernel(StateSpaceKernel):
     def forward(self, l: int) -> ConvolutionKernel:
         """Return the kernels K (c, h, l)."""
         log_A, B, C = self.discretized()
-        return log_vandermonde(C * B, log_A, l)
+        return log_vandermonde(C * B, log_A, l).to(self.result_type())
 
     def scan(
         self, u: Activations, state: DiagonalState | None, cu_seqlens: Offsets | None
     ) -> tuple[Tensor, DiagonalState]:
-        """Run x <- Abar x + Bbar u, y = 2 Re(C x) over u (b, l, h); see `StateSpaceKernel.scan`."""
+        """Run x <- Abar x + Bbar u, y = 2 Re(C x) over u (b, l, h); see `StateSpaceKernel.scan`.
+
+        In double precision: l multiplications by an Abar that is rounded to single move all
+        frequencies, and the recurrence departs from the convolution.
+        """
         log_A, B, C = self.discretized()
-        (c, h, _), l = C.shape, u.shape[1]
-        if l == 1 and state is not None and cu_seqlens is None and not torch.is_grad_enabled():
-            state = torch.exp(log_A) * state.to(log_A.dtype) + B * u.transpose(1, 2)
-            return 2 * torch.einsum("bhn,chn->bch", state, C).real.unsqueeze(1), state
-        # A step of 1 leaves the operator nothing to discretise. It has one output per state, so
-        # every channel has states of its own, all alike.
-        y, state = selective_scan(
-            u.repeat(1, 1, c),
-            u.new_ones(()).expand(u.shape[0], l, c * h),
-            log_A.repeat(c, 1),
-            B.repeat(c, 1),
-            C.flatten(0, 1),
-            initial_state=None if state is None else state.repeat(1, c, 1),
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        )
-        return y.unflatten(2, (c, h)), state[:, :h]
+        single = u.shape[1] == 1 and state is not None and cu_seqlens is None
+        if single and not torch.is_grad_enabled():
+            assert state is not None
+            y, state = _step(u, state, log_A, B, C)
+        else:
+            y, state = _scan(u.double(), state, cu_seqlens, log_A, B, C)
+        return y.to(u.dtype), state.to(COMPLEX_OF[self.result_type()])
 
     def discretized(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log Abar (h, n), Bbar (h, n) and C (c, h, n), complex."""
+        """Return log Abar (h, n), Bbar (h, n) and C (c, h, n), complex128."""
         log_A, gain = discretize(self.disc, self.Lambda(), self.dt())
         B, C = self.B_and_C()
         return log_A, gain * B, C
+
+
+def _step(u: Tensor, state: Tensor, log_A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    A = torch.polar(log_A.real.exp(), log_A.imag)  # the exponential of a complex is slow
+    state = A * state + B * u.transpose(1, 2)
+    return 2 * torch.einsum("bhn,chn->bch", state, C).real.unsqueeze(1), state
+
+
+def _scan(
+    u: Tensor,
+    state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    log_A: Tensor,
+    B: Tensor,
+    C: Tensor,
+) -> tuple[Tensor, Tensor]:
+    (c, h, _), (b, l, _) = C.shape, u.shape
+    # A step of 1 leaves the operator nothing to discretise. It has one output per state, so every
+    # channel has states of its own, all alike.
+    y, state = selective_scan(
+        u.repeat(1, 1, c),
+        u.new_ones(()).expand(b, l, c * h),
+        log_A.repeat(c, 1),
+        B.repeat(c, 1),
+        C.flatten(0, 1),
+        initial_state=None if state is None else state.repeat(1, c, 1),
+        return_final_state=True,
+        cu_seqlens=cu_seqlens,
+    )
+    return y.unflatten(2, (c, h)), state[:, :h]

@@ -193,6 +193,6 @@ def _project(direction: SelectiveDirection, x: Tensor) -> tuple[Tensor, Tensor, 
     The axis l may be missing.
     """
     dt_rank, d_state = direction.dt_proj.weight.shape[1], direction.A_log.shape[1]
-    dt, B, C = direction.x_proj(x).split([dt_rank, d_state, d_state], dim=-1)
+    dt, B, C = direction.x_proj(x).split_with_sizes([dt_rank, d_state, d_state], dim=-1)
     # Without the bias: it enters inside the scan, in float32.
     return F.linear(dt, direction.dt_proj.weight), B, C

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.init import exempt_from_reinit, inverse_softplus, learn_at
 from ssm_core.layers.convolution_config import ConvolutionConfig
-from ssm_core.norm import at_least_float32
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
 
@@ -105,22 +104,27 @@ class StateSpaceKernel(nn.Module):
     def zero_state(self, batch: int) -> DiagonalState:
         """Return the state (b, h, n) before the first step of `batch` sequences, complex."""
         _, h, n, _ = self.C.shape
-        zeros = at_least_float32(self.C.new_zeros(()))
-        return zeros.new_zeros(batch, h, n, dtype=COMPLEX_OF[zeros.dtype])
+        return self.C.new_zeros(batch, h, n, dtype=COMPLEX_OF[self.result_type()])
+
+    def result_type(self) -> torch.dtype:
+        """Return the type of kernels, and of the parts of states: float64 in a model of float64."""
+        return torch.float64 if self.C.dtype is torch.float64 else torch.float32
 
     def dt(self) -> Tensor:
-        """Return the step sizes (h, 1), or (h, n) if they are not tied."""
-        transform = _TRANSFORMS[self.config.dt_transform][0]
-        return transform(at_least_float32(self.inv_dt))
+        """Return the step sizes (h, 1), or (h, n) if they are not tied, in double precision.
+
+        What is computed from parameters alone is small, so it costs nothing to have it exact; and a
+        rounding error of dt Lambda is one of a frequency, whose effect grows with every step.
+        """
+        return _TRANSFORMS[self.config.dt_transform][0](self.inv_dt.double())
 
     def Lambda(self) -> Tensor:
-        """Return the eigenvalues (h, n), complex."""
-        transform = _TRANSFORMS[self.config.real_transform][0]
-        decay = transform(at_least_float32(self.A_real))
-        return self.per_feature(torch.complex(-decay, -at_least_float32(self.A_imag)))
+        """Return the eigenvalues (h, n), complex128."""
+        decay = _TRANSFORMS[self.config.real_transform][0](self.A_real.double())
+        return self.per_feature(torch.complex(-decay, -self.A_imag.double()))
 
     def B_and_C(self) -> tuple[Tensor, Tensor]:
-        """Return B (h, n) and C (c, h, n), complex."""
+        """Return B (h, n) and C (c, h, n), complex128."""
         return self.per_feature(as_complex(self.B).squeeze(0)), as_complex(self.C)
 
     def per_feature(self, x: Tensor) -> Tensor:
@@ -137,5 +141,5 @@ def _stored(x: Tensor) -> Tensor:
 
 
 def as_complex(pairs: Tensor) -> Tensor:
-    """Return pairs (.., 2) of real and imaginary parts as complex numbers, at least complex64."""
-    return torch.complex(*at_least_float32(pairs).unbind(-1))
+    """Return pairs (.., 2) of real and imaginary parts as complex numbers, complex128."""
+    return torch.complex(*pairs.double().unbind(-1))
