@@ -55,7 +55,10 @@ def bidirectional_convolution(
 def _fft_length(l: int) -> int:
     # 2 l is enough for what reaches past the end not to come in at the beginning. Multiples of 64
     # have few large prime factors, which make an FFT slow. There is an FFT without steps too, so
-    # that l = 0 is no special case. (A compiler can see that this is more than l.)
+    # that l = 0 is no special case.
+    if torch.compiler.is_compiling():
+        # linear in l: of other expressions torch.export cannot prove what the FFT asks
+        return 2 * l + 64
     return 2 * l + -2 * l % 64 if l > 1 else 64
 
 
