@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .checks import wider_complex
 from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
 
@@ -18,7 +19,7 @@ NAME = "cauchy"
 
 def cauchy_native(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
     """Return R; record the call for autograd if a gradient is wanted."""
-    dtype = torch.promote_types(torch.promote_types(v.dtype, z.dtype), w.dtype)
+    dtype = wider_complex(v, z, w)
     v, z, w = v.to(dtype), z.to(dtype), w.to(dtype)
     if v.dim() == 3:
         return _sum_of_fractions(v, z, w)[0]

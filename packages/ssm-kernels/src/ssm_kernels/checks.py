@@ -78,6 +78,15 @@ def check_complex(operator: str, arguments: tuple[Tensor, ...]) -> None:
             )
 
 
+def wider_complex(*tensors: Tensor) -> torch.dtype:
+    """Return complex128 if one of the complex tensors has it, else complex64.
+
+    Not `torch.promote_types`: an export of PyTorch 2.6 records it and cannot read it back.
+    """
+    is_double = any(x.dtype is torch.complex128 for x in tensors)
+    return torch.complex128 if is_double else torch.complex64
+
+
 def _name(arguments: tuple[object, ...], position: int) -> str:
     fields: tuple[str, ...] = type(arguments)._fields  # type: ignore[attr-defined]
     return fields[position]

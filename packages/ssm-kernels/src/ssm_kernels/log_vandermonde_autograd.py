@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .checks import wider_complex
 from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
 
@@ -19,7 +20,7 @@ _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 def log_vandermonde_native(v: Tensor, x: Tensor, l: int) -> Tensor:
     """Return K; record the call for autograd if a gradient is wanted."""
-    dtype = torch.promote_types(v.dtype, x.dtype)
+    dtype = wider_complex(v, x)
     v, x = v.to(dtype), x.to(dtype)
     if v.dim() == 3:
         return _sum_of_powers(v, x, l)[0]

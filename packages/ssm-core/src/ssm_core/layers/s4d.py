@@ -50,8 +50,8 @@ class S4D(ConvolutionLayer):
 
     The state (b, d, n) is complex64, or complex128 in a model of float64.
 
-    Cost: O(c d n l + b c d l log l) time by FFT, O(b c d n l) as a recurrence, and O(b l c d^2)
-    for the output map.
+    Cost: O(c d n l + b c d l log l) time by FFT, O(b c d n l) as a recurrence, in double precision,
+    and O(b l c d^2) for the output map. Every call, a single step too, discretises O(d n) numbers.
     """
 
     def __init__(self, d_model: int, config: S4DConfig | None = None) -> None:
