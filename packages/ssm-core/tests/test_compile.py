@@ -68,14 +68,8 @@ def outcome(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> lis
     return [y.detach(), *gradients]
 
 
-def needs_fft_of_any_length(name: str) -> None:
-    if name.startswith("s4") and not hasattr(torch.compiler, "is_exporting"):
-        pytest.skip("PyTorch 2.6 traces no FFT of any length")
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_one_graph_for_every_batch_and_length(name: str) -> None:
-    needs_fft_of_any_length(name)
     model = MODELS[name]()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, backend=counter)
@@ -123,7 +117,8 @@ def test_a_compiled_step_continues_a_sequence(name: str) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
-    needs_fft_of_any_length(name)
+    if name.startswith("s4") and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("PyTorch 2.6 cannot tell S4 that it exports, nor load what their sums recorded")
     model = MODELS[name]()
     sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
     with torch.no_grad():

@@ -55,7 +55,10 @@ def bidirectional_convolution(
 def _fft_length(l: int) -> int:
     # 2 l is enough for what reaches past the end not to come in at the beginning. Multiples of 64
     # have few large prime factors, which make an FFT slow. There is an FFT without steps too, so
-    # that l = 0 is no special case. (A compiler can see that this is more than l.)
+    # that l = 0 is no special case.
+    if _is_exporting():
+        # linear in l: of other expressions torch.export cannot prove what the FFT asks
+        return 2 * l + 64
     return 2 * l + -2 * l % 64 if l > 1 else 64
 
 
@@ -73,6 +76,11 @@ def _convolve(u: Activations, spectrum: Tensor) -> Tensor:
 def _spectrum(x: Tensor, n: int) -> Tensor:
     """Return the FFT of x (.., l), real, as if it were 0 up to n: (.., frequencies)."""
     return fft(x.to(COMPLEX_OF[x.dtype]), n=n) if _must_be_complex() else rfft(x, n=n)
+
+
+def _is_exporting() -> bool:
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # 2.6
+    return bool(is_exporting())
 
 
 def _must_be_complex() -> bool:

@@ -127,7 +127,7 @@ class S4Kernel(StateSpaceKernel):
         what it needs is kept until a parameter changes, but not in compiled graphs, which recover C
         in every step.
         """
-        real = torch.promote_types(self._real(), u.dtype)
+        real = torch.float64 if u.dtype is torch.float64 else self._real()
         with self._exact():
             u = u.to(real)
             sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
@@ -229,7 +229,7 @@ def _is_exported_beyond(length: int, l: int) -> bool:
     """Return whether a graph is being exported whose l steps may become more than `length`.
 
     A compiled graph is made anew for them, an exported one is not. (PyTorch 2.6 cannot tell one
-    from the other, but traces no FFT of any length either.)
+    from the other; there the steps must be bounded, `torch.export.Dim("l", max=length)`.)
     """
     is_exporting = getattr(torch.compiler, "is_exporting", None)
     if is_exporting is None or not is_exporting():
