@@ -15,7 +15,7 @@ from ssm_text.errors import TokenError
 CAUSAL = [
     ("mamba", {}),
     ("mamba", {"d_state": 3, "d_conv": 2}),
-    ("mamba2", {"d_state": 3, "headdim": 4}),
+    ("mamba2", {"d_state": 3}),
     ("s4", {"d_state": 4, "l_max": 16}),
     ("s4d", {"d_state": 4}),
     ("s5", {"d_state": 4}),

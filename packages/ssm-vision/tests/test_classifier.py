@@ -16,7 +16,7 @@ from ssm_vision import PatchClassifier, PatchClassifierConfig
 MIXERS: dict[str, dict[str, Any]] = {
     "mamba": {"d_state": 2},
     "bimamba": {"d_state": 2},
-    "mamba2": {"d_state": 2, "headdim": 4},
+    "mamba2": {"d_state": 2},
     "s4": {"d_state": 4, "l_max": 8},
     "s4d": {"d_state": 4, "bidirectional": True},
     "s5": {"d_state": 4, "bidirectional": True},

@@ -15,7 +15,7 @@ WIDTH, LENGTH = 8, 4096
 OPTIONS: dict[str, dict[str, object]] = {
     "mamba": {},
     "bimamba": {},
-    "mamba2": {"headdim": 8},
+    "mamba2": {},
     "s4": {},
     "s4d": {},
     "s5": {},

@@ -87,7 +87,7 @@ class Mamba2(SequenceLayer):
         self.D = exempt_from_weight_decay(nn.Parameter(torch.ones(skips, dtype=torch.float32)))
         self.init_states: nn.Parameter | None = None
         if config.learnable_init_states:
-            zeros = torch.zeros(heads, config.headdim, config.d_state)
+            zeros = torch.zeros(heads, sizes.headdim, config.d_state)
             self.init_states = exempt_from_weight_decay(nn.Parameter(zeros))
 
         self.norm: GatedRMSNorm | None = None
@@ -119,7 +119,7 @@ class Mamba2(SequenceLayer):
         """Return the state before the first step of `batch` sequences: zero, or `init_states`."""
         zeros = at_least_float32(self.conv1d.weight.new_zeros(()))
         conv = zeros.new_zeros(batch, self.sizes.d_conv_inner, self.config.d_conv - 1)
-        matrix = (self.sizes.heads, self.config.headdim, self.config.d_state)
+        matrix = (self.sizes.heads, self.sizes.headdim, self.config.d_state)
         if self.init_states is None:
             return Mamba2State(conv, zeros.new_zeros(batch, *matrix))
         return Mamba2State(conv, at_least_float32(self.init_states).expand(batch, *matrix))
@@ -213,7 +213,7 @@ class Mamba2(SequenceLayer):
         groups = (self.config.ngroups, self.config.d_state)
         size = groups[0] * groups[1]
         x, B, C = xBC.split_with_sizes([self.sizes.d_ssm, size, size], dim=-1)
-        x = x.unflatten(-1, (self.sizes.heads, self.config.headdim))
+        x = x.unflatten(-1, (self.sizes.heads, self.sizes.headdim))
         return x, B.unflatten(-1, groups), C.unflatten(-1, groups)
 
     def _gate(self, streams: _Streams, x: Tensor) -> Tensor | None:

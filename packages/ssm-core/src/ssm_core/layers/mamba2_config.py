@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
+from ssm_core.layers.heads import divide
 from ssm_core.layers.step_size import StepSizeConfig
 
 
@@ -20,6 +21,8 @@ class Mamba2Sizes(NamedTuple):
     """h p, channels of the scan."""
     heads: int
     """h"""
+    headdim: int
+    """p, channels of each head."""
     d_conv_inner: int
     """d_ssm + 2 g n, channels of the convolution: x, B and C of the scan."""
 
@@ -34,7 +37,8 @@ class Mamba2Config(StepSizeConfig):
         conv_init: the taps of the convolution start uniform in [-conv_init, conv_init]; None: as
             those of `torch.nn.Conv1d`.
         expand: E / d, width inside the mixer.
-        headdim: p, channels per head; heads share one decay. Must divide d_ssm.
+        headdim: p, channels per head, which share one decay. Must divide d_ssm. None means 64, or
+            where 64 does not divide d_ssm, the largest power of two that does.
         d_ssm: channels of the scan; None means all E. The others form a plain gated MLP.
         ngroups: g, groups of heads that share B and C. Must divide the number of heads.
         A_init_range: range of the initial decay rates -A (uniform), unit: 1/step.
@@ -58,7 +62,7 @@ class Mamba2Config(StepSizeConfig):
     d_conv: int = 4
     conv_init: float | None = None
     expand: int = 2
-    headdim: int = 64
+    headdim: int | None = None
     d_ssm: int | None = None
     ngroups: int = 1
     A_init_range: tuple[float, float] = (1.0, 16.0)
@@ -74,9 +78,9 @@ class Mamba2Config(StepSizeConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = type(self).__name__
-        for name in ("d_state", "d_conv", "expand", "headdim", "ngroups"):
+        for name in ("d_state", "d_conv", "expand", "ngroups"):
             positive_int(owner, name, getattr(self, name))
-        for name in ("d_ssm", "chunk_size"):
+        for name in ("headdim", "d_ssm", "chunk_size"):
             if getattr(self, name) is not None:
                 positive_int(owner, f"{name} (a number or None)", getattr(self, name))
         if self.conv_init is not None and not 0 < self.conv_init < math.inf:
@@ -110,17 +114,7 @@ class Mamba2Config(StepSizeConfig):
             raise ConfigError(
                 f"Mamba2: d_ssm is {d_ssm}, expected at most expand * d_model = {width}"
             )
-        if d_ssm % self.headdim:
-            name = "expand * d_model" if self.d_ssm is None else "d_ssm"
-            raise ConfigError(
-                f"Mamba2: headdim is {self.headdim}, expected a divisor of {name} = {d_ssm}, "
-                f"such as {math.gcd(self.headdim, d_ssm)}"
-            )
-        heads = d_ssm // self.headdim
-        if heads % self.ngroups:
-            raise ConfigError(
-                f"Mamba2: ngroups is {self.ngroups}, expected a divisor of the number of heads, "
-                f"{d_ssm} / headdim = {heads}"
-            )
+        name = "expand * d_model" if self.d_ssm is None else "d_ssm"
+        heads, channels = divide("Mamba2", name, d_ssm, self.headdim, self.ngroups)
         conv = d_ssm + 2 * self.ngroups * self.d_state
-        return Mamba2Sizes(d_mlp=width - d_ssm, d_ssm=d_ssm, heads=heads, d_conv_inner=conv)
+        return Mamba2Sizes(width - d_ssm, d_ssm, heads, channels, conv)

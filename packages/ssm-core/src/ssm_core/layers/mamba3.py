@@ -74,7 +74,7 @@ class Mamba3(SequenceLayer):
         self.config = config = config or Mamba3Config()
         self.d_model = positive_int("Mamba3", "d_model", d_model)
         self.sizes = config.sizes(d_model)
-        d_inner, heads, angles = self.sizes
+        d_inner, heads, _, angles = self.sizes
         n = config.d_state
         rows = 2 * d_inner + 2 * config.ngroups * n + 3 * heads + angles
         self.in_proj = nn.Linear(d_model, rows, bias=False)
@@ -113,7 +113,7 @@ class Mamba3(SequenceLayer):
     def initial_state(self, batch: int) -> Mamba3State:
         """Return the zero state for `batch` sequences."""
         zeros = at_least_float32(self.D.new_zeros(()))
-        (_, h, angles), p, n = self.sizes, self.config.headdim, self.config.d_state
+        (_, h, p, angles), n = self.sizes, self.config.d_state
         shapes = (h, angles), (h, p, n), (h, n), (h, p)
         return Mamba3State(*(zeros.new_zeros(batch, *shape) for shape in shapes))
 
@@ -123,7 +123,7 @@ class Mamba3(SequenceLayer):
         return self._project(x).dt
 
     def _project(self, x: Tensor) -> _Streams:
-        (d_inner, h, angles), c = self.sizes, self.config
+        (d_inner, h, p, angles), c = self.sizes, self.config
         groups = (c.ngroups, c.d_state)
         parts = [d_inner, d_inner, *[groups[0] * groups[1]] * 2, h, h, h, angles]
         projected = at_least_float32(self.in_proj(x)).split_with_sizes(parts, dim=-1)
@@ -137,7 +137,7 @@ class Mamba3(SequenceLayer):
         repeats = h // c.ngroups
         return _Streams(
             z,
-            v.unflatten(-1, (h, c.headdim)),
+            v.unflatten(-1, (h, p)),
             B.repeat_interleave(repeats, dim=-2) + at_least_float32(self.B_bias).squeeze(1),
             C.repeat_interleave(repeats, dim=-2) + at_least_float32(self.C_bias).squeeze(1),
             dt,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
+from ssm_core.layers.heads import divide
 from ssm_core.layers.step_size import StepSizeConfig
 
 
@@ -18,6 +19,8 @@ class Mamba3Sizes(NamedTuple):
     """E = h p"""
     heads: int
     """h"""
+    headdim: int
+    """p, channels of each head."""
     angles: int
     """K, pairs of states that turn."""
 
@@ -29,7 +32,8 @@ class Mamba3Config(StepSizeConfig):
     Attributes:
         d_state: n, states per channel.
         expand: E / d, width inside the mixer.
-        headdim: p, channels per head. Must divide E.
+        headdim: p, channels per head. Must divide E. None means 64, or where 64 does not divide E,
+            the largest power of two that does.
         ngroups: g, groups of heads that share B and C. Must divide the number of heads.
         rope_fraction: part of the states that turn in pairs, above 0 and at most 1.
         dt_min, dt_max: range of the initial step sizes (log-uniform), unit: steps.
@@ -45,7 +49,7 @@ class Mamba3Config(StepSizeConfig):
 
     d_state: int = 128
     expand: int = 2
-    headdim: int = 64
+    headdim: int | None = None
     ngroups: int = 1
     rope_fraction: float = 0.5
     A_floor: float = 1e-4
@@ -55,10 +59,11 @@ class Mamba3Config(StepSizeConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = type(self).__name__
-        for name in ("d_state", "expand", "headdim", "ngroups"):
+        for name in ("d_state", "expand", "ngroups"):
             positive_int(owner, name, getattr(self, name))
-        if self.chunk_size is not None:
-            positive_int(owner, "chunk_size (a number or None)", self.chunk_size)
+        for name in ("headdim", "chunk_size"):
+            if getattr(self, name) is not None:
+                positive_int(owner, f"{name} (a number or None)", getattr(self, name))
         if not 0 < self.rope_fraction <= 1 or int(self.d_state * self.rope_fraction) < 2:
             raise ConfigError(
                 f"{owner}: rope_fraction is {self.rope_fraction!r}, expected above 0, at most 1, "
@@ -74,15 +79,5 @@ class Mamba3Config(StepSizeConfig):
             ConfigError: they do not divide one another.
         """
         width = self.expand * d_model
-        if width % self.headdim:
-            raise ConfigError(
-                f"Mamba3: headdim is {self.headdim}, expected a divisor of expand * d_model = "
-                f"{width}, such as {math.gcd(self.headdim, width)}"
-            )
-        heads = width // self.headdim
-        if heads % self.ngroups:
-            raise ConfigError(
-                f"Mamba3: ngroups is {self.ngroups}, expected a divisor of the number of heads, "
-                f"{width} / headdim = {heads}"
-            )
-        return Mamba3Sizes(width, heads, int(self.d_state * self.rope_fraction) // 2)
+        heads, channels = divide("Mamba3", "expand * d_model", width, self.headdim, self.ngroups)
+        return Mamba3Sizes(width, heads, channels, int(self.d_state * self.rope_fraction) // 2)
