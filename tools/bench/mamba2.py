@@ -64,9 +64,10 @@ def _scan(function: Any, *inputs: Tensor) -> Tensor:
 def scan_inputs(size: Size, config: Mamba2Config) -> Tensors:
     """x, dt, A, B, C, D with the step sizes and decays of an untrained layer."""
     b, l, d = size
-    h, g, n = config.expand * d // config.headdim, config.ngroups, config.d_state
+    sizes = config.sizes(d)
+    h, g, n = sizes.heads, config.ngroups, config.d_state
     tensors = (
-        torch.randn(b, l, h, config.headdim),
+        torch.randn(b, l, h, sizes.headdim),
         torch.exp(torch.empty(b, l, h).uniform_(-6.9, -2.3)),
         -torch.linspace(1, 16, h),
         torch.randn(b, l, g, n),

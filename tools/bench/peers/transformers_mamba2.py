@@ -28,8 +28,8 @@ def load_mixer(d_model: int, config: Any, chunk_size: int) -> nn.Module:
     module = _module()
     options = module.Mamba2Config(
         hidden_size=d_model,
-        num_heads=config.expand * d_model // config.headdim,
-        head_dim=config.headdim,
+        num_heads=config.sizes(d_model).heads,
+        head_dim=config.sizes(d_model).headdim,
         state_size=config.d_state,
         n_groups=config.ngroups,
         expand=config.expand,
