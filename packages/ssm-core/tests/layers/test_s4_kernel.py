@@ -76,11 +76,11 @@ def test_single_steps_do_not_solve_again() -> None:
     with torch.no_grad():
         state = layer.initial_state(1)
         layer.step(torch.zeros(1, 3, dtype=torch.float64), state)
-        kept = layer.kernel._decoding
+        kept = layer.kernel._kept
         layer.step(torch.zeros(1, 3, dtype=torch.float64), state)
     assert kept is not None
-    assert layer.kernel._decoding is kept
-    assert copy.deepcopy(layer).kernel._decoding is None
+    assert layer.kernel._kept is kept
+    assert copy.deepcopy(layer).kernel._kept is None
 
 
 def test_single_steps_of_a_layer_made_for_inference() -> None:

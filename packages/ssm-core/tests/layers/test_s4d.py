@@ -183,6 +183,21 @@ def test_single_step_without_a_gradient_is_direct(monkeypatch: pytest.MonkeyPatc
             layer(torch.randn(2, 2, 4), state=layer.initial_state(2))
 
 
+@torch.no_grad()
+def test_single_steps_discretise_again_where_a_parameter_changed() -> None:
+    layer = S4D(3, S4DConfig(d_state=4)).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    layer.step(x, layer.initial_state(2))
+    kept = layer.kernel._kept
+    layer.step(x, layer.initial_state(2))
+    assert kept is not None
+    assert layer.kernel._kept is kept
+    layer.kernel.inv_dt.add_(1.0)
+    y, _ = layer.step(x, layer.initial_state(2))
+    assert layer.kernel._kept is not kept
+    torch.testing.assert_close(y, layer(x.unsqueeze(1)).squeeze(1))
+
+
 def test_state_is_complex_and_at_least_single() -> None:
     for dtype, expected in (
         (torch.bfloat16, torch.complex64),

@@ -10,7 +10,7 @@ Source: Gu, Goel & Re 2021, arXiv:2111.00396; Gu et al. 2022, arXiv:2206.12037 (
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,6 @@ from ssm_kernels.checks import COMPLEX_OF
 #: can be recovered. Nobody will see it: beyond the far end Abar differs from its limit, -1, by less
 #: than 4e-6, and before the near one from 1 by less than what 10^9 steps would show.
 _LEAST_STEP, _LARGEST_STEP = 1e-10, 1e6
-
-
-class _Decoding(NamedTuple):
-    """What a single step needs, and the versions of the tensors it was made from."""
-
-    model: dplr.Discrete
-    C: Tensor
-    made_from: list[tuple[Tensor, int]]
 
 
 class S4Kernel(StateSpaceKernel):
@@ -62,7 +54,6 @@ class S4Kernel(StateSpaceKernel):
         self.P = exempt_from_reinit(learn_at(nn.Parameter(P), config.lr))
         self.length = l_max
         self.register_buffer("l_kernel", torch.tensor(l_max))
-        self._decoding: _Decoding | None = None
         self._absorb()
 
     def forward(self, l: int) -> ConvolutionKernel:
@@ -148,25 +139,14 @@ class S4Kernel(StateSpaceKernel):
         return scan_chunks(tables, u, state, lengths)
 
     def _step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        model, C = self._decoder(state.dtype)
-        state = dplr.step(model, state, u)
+        *parts, C = self.kept_for_steps(state.dtype)
+        state = dplr.step(dplr.Discrete(*parts), state, u)
         return dplr.both(C * state.unsqueeze(1)).unsqueeze(1), state
 
-    def _decoder(self, dtype: torch.dtype) -> tuple[dplr.Discrete, Tensor]:
-        """Return what single steps need, from the last call if no parameter changed since."""
-        tensors = [*self.parameters(), *self.buffers()]
-        keeps = not torch.compiler.is_compiling() and not any(t.is_inference() for t in tensors)
-        made_from = [(t, t._version) for t in tensors] if keeps else []
-        kept = self._decoding
-        if keeps and kept is not None and kept.C.dtype is dtype:
-            pairs = zip(kept.made_from, made_from, strict=True)
-            if all(t is own and old == new for (t, old), (own, new) in pairs):
-                return kept.model, kept.C
+    def for_steps(self) -> tuple[Tensor, ...]:
+        """Return the discrete model and the true C."""
         model, _, C = self._recurrence()
-        model, C = dplr.Discrete(*(part.to(dtype) for part in model)), C.to(dtype)
-        if keeps:
-            self._decoding = _Decoding(model, C, made_from)
-        return model, C
+        return *model, C
 
     def _recurrence(self) -> tuple[dplr.Discrete, Tensor, Tensor]:
         """Return the discrete model, Abar as a matrix and the true C, in double precision."""
@@ -216,13 +196,6 @@ class S4Kernel(StateSpaceKernel):
             self.length = int(loaded)
         else:  # the true C, of a kernel that was never called
             self._absorb()
-
-    def _apply(self, *args: Any, **kwargs: Any) -> S4Kernel:
-        self._decoding = None
-        return super()._apply(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_decoding": None}
 
 
 def _is_exported_beyond(length: int, l: int) -> bool:

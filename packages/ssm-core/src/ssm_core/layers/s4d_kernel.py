@@ -43,14 +43,19 @@ class S4DKernel(StateSpaceKernel):
         In double precision: l multiplications by an Abar that is rounded to single move all
         frequencies, and the recurrence departs from the convolution.
         """
-        log_A, B, C = self.discretized()
         single = u.shape[1] == 1 and state is not None and cu_seqlens is None
         if single and not torch.is_grad_enabled():
             assert state is not None
-            y, state = _step(u, state, log_A, B, C)
+            y, state = _step(u, state, *self.kept_for_steps(torch.complex128))
         else:
-            y, state = _scan(u.double(), state, cu_seqlens, log_A, B, C)
+            y, state = _scan(u.double(), state, cu_seqlens, *self.discretized())
         return y.to(u.dtype), state.to(COMPLEX_OF[self.result_type()])
+
+    def for_steps(self) -> tuple[Tensor, ...]:
+        """Return Abar (h, n), Bbar (h, n) and C (c, h, n), complex128."""
+        log_A, B, C = self.discretized()
+        # the exponential of a complex number is slow
+        return torch.polar(log_A.real.exp(), log_A.imag), B, C
 
     def discretized(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return log Abar (h, n), Bbar (h, n) and C (c, h, n), complex128."""
@@ -59,8 +64,7 @@ class S4DKernel(StateSpaceKernel):
         return log_A, gain * B, C
 
 
-def _step(u: Tensor, state: Tensor, log_A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    A = torch.polar(log_A.real.exp(), log_A.imag)  # the exponential of a complex is slow
+def _step(u: Tensor, state: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     state = A * state + B * u.transpose(1, 2)
     return 2 * torch.einsum("bhn,chn->bch", state, C).real.unsqueeze(1), state
 

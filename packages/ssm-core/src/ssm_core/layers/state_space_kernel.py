@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,17 @@ _TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 }
 
 
+class _Kept(NamedTuple):
+    """What single steps need, and the versions of the tensors it was made from."""
+
+    parts: tuple[Tensor, ...]
+    made_from: list[tuple[Tensor, int]]
+
+
 class StateSpaceKernel(nn.Module):
-    """Base of the kernels of S4 and S4D, which implement `forward` and `scan`."""
+    """Base of the kernels of S4 and S4D, which implement `forward`, `scan` and `for_steps`."""
+
+    _kept: _Kept | None = None
 
     def __init__(self, d_model: int, config: ConvolutionConfig, Lambda: Tensor, B: Tensor) -> None:
         """Start every feature with the eigenvalues Lambda (n,) and the input matrix B (n,).
@@ -101,6 +111,28 @@ class StateSpaceKernel(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement scan")
 
+    def for_steps(self) -> tuple[Tensor, ...]:
+        """Return what a single step needs, made from the parameters, in double precision."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement for_steps")
+
+    def kept_for_steps(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Return `for_steps` in `dtype`, from the last call if no parameter changed since.
+
+        A change through `parameter.data` goes unnoticed: it has no version.
+        """
+        tensors = [*self.parameters(), *self.buffers()]
+        if torch.compiler.is_compiling() or any(t.is_inference() for t in tensors):
+            return tuple(part.to(dtype) for part in self.for_steps())
+        made_from = [(t, t._version) for t in tensors]
+        kept = self._kept
+        if kept is not None and kept.parts[0].dtype is dtype:
+            pairs = zip(kept.made_from, made_from, strict=True)
+            if all(t is own and old == new for (t, old), (own, new) in pairs):
+                return kept.parts
+        parts = tuple(part.to(dtype) for part in self.for_steps())
+        self._kept = _Kept(parts, made_from)
+        return parts
+
     def zero_state(self, batch: int) -> DiagonalState:
         """Return the state (b, h, n) before the first step of `batch` sequences, complex."""
         _, h, n, _ = self.C.shape
@@ -130,6 +162,13 @@ class StateSpaceKernel(nn.Module):
     def per_feature(self, x: Tensor) -> Tensor:
         """Return x (.., S, n) for every feature, (.., h, n): feature i uses copy i modulo S."""
         return x if self.repeats == 1 else torch.cat([x] * self.repeats, dim=-2)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> StateSpaceKernel:
+        self._kept = None
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
 
     def _per_copy(self, x: Tensor) -> Tensor:
         return x.expand(self.copies, -1)
