@@ -80,7 +80,8 @@ def test_one_graph_for_every_batch_and_length(name: str) -> None:
         for got, expected in zip(
             outcome(model, compiled, x), outcome(model, model, x), strict=True
         ):
-            torch.testing.assert_close(got, expected)
+            # a graph may have another FFT than the layer by itself, and its roundings
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     assert counter.frame_count == 1
 
 
@@ -117,8 +118,8 @@ def test_a_compiled_step_continues_a_sequence(name: str) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_export_with_any_batch_and_length(name: str, strict: bool, tmp_path: Path) -> None:
-    if name.startswith("s4") and not hasattr(torch.compiler, "is_exporting"):
-        pytest.skip("PyTorch 2.6 cannot tell S4 that it exports, nor load what their sums recorded")
+    if name in ("s4", "s4 bidirectional") and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("PyTorch 2.6 cannot tell S4 that it exports, so that it needs a bound of l")
     model = MODELS[name]()
     sizes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
     with torch.no_grad():
