@@ -112,10 +112,14 @@ def test_config_errors(options: dict[str, Any], message: str) -> None:
     [
         (
             24,
-            {},
+            {"headdim": 64},
             "headdim is 64, expected a divisor of expand * d_model = 48, such as 16",
         ),
-        (64, {"d_ssm": 96}, "headdim is 64, expected a divisor of d_ssm = 96, such as 32"),
+        (
+            64,
+            {"d_ssm": 96, "headdim": 64},
+            "headdim is 64, expected a divisor of d_ssm = 96, such as 32",
+        ),
         (64, {"d_ssm": 192}, "d_ssm is 192, expected at most expand * d_model = 128"),
         (
             64,
