@@ -80,8 +80,9 @@ def test_one_graph_for_every_batch_and_length(name: str) -> None:
         for got, expected in zip(
             outcome(model, compiled, x), outcome(model, model, x), strict=True
         ):
-            # a graph may have another FFT than the layer by itself, and its roundings
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+            # a graph of S4 or S4D may have another FFT than the layer by itself, and its roundings
+            loose = {"rtol": 1e-4, "atol": 1e-5} if name.startswith("s4") else {}
+            torch.testing.assert_close(got, expected, **loose)
     assert counter.frame_count == 1
 
 

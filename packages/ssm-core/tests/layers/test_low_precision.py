@@ -21,6 +21,17 @@ OPTIONS: dict[str, dict[str, object]] = {
     "s5": {},
 }
 
+# Its gradients are not finite in float16 where those of float32 would fit (8.9e3 with large steps,
+# 239 with tiny ones), and for the largest inputs its values are not either. Not understood yet.
+MAMBA3_IN_FLOAT16 = pytest.param(
+    "mamba3", torch.float16, 0.01, marks=pytest.mark.xfail(reason="gradients of in_proj overflow")
+)
+CASES = [
+    *((name, torch.bfloat16, 0.05) for name in [*OPTIONS, "mamba3"]),
+    *((name, torch.float16, 0.01) for name in OPTIONS),
+    MAMBA3_IN_FLOAT16,
+]
+
 #: what moves the step sizes, and what the decay rates, of any layer
 STEP_SIZES = ("dt_proj.bias", "dt_proj_b.bias", "dt_bias", "kernel.inv_dt", "log_step")
 DECAYS = ("A_log", "A_b_log", "kernel.A_real")
@@ -63,13 +74,12 @@ def inputs() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("change", [as_made, large_steps, tiny_steps, fast_decay])
-@pytest.mark.parametrize(("dtype", "tol"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "dtype", "tol"), CASES)
 def test_finite_and_close_to_float32(
     name: str, dtype: torch.dtype, tol: float, change: Callable[[SequenceLayer], None]
 ) -> None:
     """Values within `tol` of float32 by norm, and all gradients finite."""
-    layer = build_mixer(name, WIDTH, OPTIONS[name])
+    layer = build_mixer(name, WIDTH, OPTIONS.get(name))
     change(layer)
     for kind, values in inputs().items():
         x = values.requires_grad_()
