@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -16,21 +17,19 @@ OPTIONS: dict[str, dict[str, object]] = {
     "mamba": {},
     "bimamba": {},
     "mamba2": {},
+    "mamba3": {},
     "s4": {},
     "s4d": {},
     "s5": {},
 }
 
-# Its gradients are not finite in float16 where those of float32 would fit (8.9e3 with large steps,
-# 239 with tiny ones), and for the largest inputs its values are not either. Not understood yet.
-MAMBA3_IN_FLOAT16 = pytest.param(
-    "mamba3", torch.float16, 0.01, marks=pytest.mark.xfail(reason="gradients of in_proj overflow")
-)
 CASES = [
-    *((name, torch.bfloat16, 0.05) for name in [*OPTIONS, "mamba3"]),
+    *((name, torch.bfloat16, 0.05) for name in OPTIONS),
     *((name, torch.float16, 0.01) for name in OPTIONS),
-    MAMBA3_IN_FLOAT16,
 ]
+# A Mamba returns the fifth power of its inputs; that of Mamba-3 adds up over all steps, and with
+# 8 leaves the range of float16 in exact arithmetic too (1e5 and more).
+LARGE = {"mamba3": 2.0}
 
 #: what moves the step sizes, and what the decay rates, of any layer
 STEP_SIZES = ("dt_proj.bias", "dt_proj_b.bias", "dt_bias", "kernel.inv_dt", "log_step")
@@ -64,13 +63,26 @@ def shift(layer: SequenceLayer, names: tuple[str, ...], amount: float) -> None:
                 parameter.add_(amount)
 
 
-def inputs() -> dict[str, Tensor]:
+def inputs(large: float) -> dict[str, Tensor]:
     return {
         "zeros": torch.zeros(1, LENGTH, WIDTH),
         "constant": torch.full((1, LENGTH, WIDTH), 3.0),
         "noise": torch.randn(1, LENGTH, WIDTH),
-        "large": torch.randn(1, LENGTH, WIDTH) * 8,  # a Mamba returns its fifth power
+        "large": torch.randn(1, LENGTH, WIDTH) * large,
     }
+
+
+def gradients(layer: SequenceLayer, x: Tensor, y: Tensor, scale: float) -> dict[str, Tensor]:
+    """Gradients of the mean square of y times `scale`, by name."""
+    wanted = {"x": x, **dict(layer.named_parameters())}
+    loss = y.float().square().mean() * scale
+    return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+
+
+def loss_scale(gradients: Iterable[Tensor]) -> float:
+    """Return what a `torch.amp.GradScaler` finds: 65536, halved until no gradient passes 1024."""
+    largest = max(float(gradient.abs().max()) for gradient in gradients)
+    return 2.0 ** min(16, 10 - math.ceil(math.log2(largest))) if largest else 1.0
 
 
 @pytest.mark.parametrize("change", [as_made, large_steps, tiny_steps, fast_decay])
@@ -78,20 +90,20 @@ def inputs() -> dict[str, Tensor]:
 def test_finite_and_close_to_float32(
     name: str, dtype: torch.dtype, tol: float, change: Callable[[SequenceLayer], None]
 ) -> None:
-    """Values within `tol` of float32 by norm, and all gradients finite."""
-    layer = build_mixer(name, WIDTH, OPTIONS.get(name))
+    """Values within `tol` of float32 by norm, gradients within 5 `tol` of their own or all."""
+    layer = build_mixer(name, WIDTH, OPTIONS[name])
     change(layer)
-    for kind, values in inputs().items():
+    for kind, values in inputs(LARGE.get(name, 8.0)).items():
         x = values.requires_grad_()
-        layer.zero_grad()
+        full = layer(x)
+        expected = gradients(layer, x, full, 1.0)
+        scale = loss_scale(expected.values()) if dtype is torch.float16 else 1.0
+        every = math.hypot(*(float(gradient.norm()) for gradient in expected.values()))
         with torch.autocast("cpu", dtype):
             y = layer(x)
         assert y.dtype is dtype, kind
         assert y.isfinite().all(), kind
-        y.float().square().mean().backward()
-        for other, parameter in [("x", x), *layer.named_parameters()]:
-            assert parameter.grad is not None, (kind, other)
-            assert parameter.grad.isfinite().all(), (kind, other)
-        with torch.no_grad():
-            full = layer(x)
         assert (y.float() - full).norm() <= tol * full.norm() + 1e-6, kind
+        for other, gradient in gradients(layer, x, y, scale).items():
+            error = (gradient / scale - expected[other]).norm()
+            assert error <= 5 * tol * expected[other].norm() + 0.1 * tol * every, (kind, other)
