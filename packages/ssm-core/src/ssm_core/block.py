@@ -6,7 +6,7 @@ Sources: Gu & Dao 2023, arXiv:2312.00752, section 3.4; Xiong et al. 2020, arXiv:
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.layers.checks import int_from, probability
@@ -28,19 +28,20 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, drop a whole residual branch per sequence with probability `rate`.
+    """In training, drop a whole residual branch per example with probability `rate`.
 
-    The branches that stay are divided by 1 - rate, so that the expected value does not change.
+    Examples are the first axis of x (b, ...). The branches that stay are divided by 1 - rate, so
+    that the expected value does not change.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = probability("DropPath", "rate", rate)
 
-    def forward(self, x: Activations) -> Activations:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = x.new_empty(x.shape[0], 1, 1).bernoulli_(1.0 - self.rate)
+        keep = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(1.0 - self.rate)
         return x * keep.div_(1.0 - self.rate)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,1 @@
+"""Whole models for images, one family per file."""
