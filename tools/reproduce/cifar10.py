@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/reproduce/cifar10.py --data-root FOLDER --epochs 8
 
-Every recipe sees the same images as often as the others; all else is as in the recipe. Finished runs
-are not repeated and an interrupted one goes on, so the command can be given again.
+Every recipe sees the same images equally often; all else is as in the recipe. Finished runs are not
+repeated and an interrupted one goes on, so the command can be given again.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def table(folders: dict[str, Path], linear: float, options: argparse.Namespace) 
     lines = [
         "# CIFAR-10 at a reduced budget",
         "",
-        f"Accuracy in percent on {options.eval_images} test images after {options.epochs} epochs of "
-        f"{options.train_images} training images (seed 0, batch 64, otherwise as in the recipes, "
-        "warm-up over a twentieth of the steps; last epoch, nothing was chosen on the test images). "
-        "The recipes in full train ten times as many images for 100 epochs; this table shows that "
-        "each learns, not which is best.",
+        f"Accuracy in percent on {options.eval_images} test images after {options.epochs} epochs "
+        f"of {options.train_images} training images (seed 0, batch 64, otherwise as in the recipes"
+        ", warm-up over a twentieth of the steps; last epoch, nothing was chosen on test images). "
+        "The recipes in full train ten times as many images for 100 epochs; this table shows "
+        "that each learns, not which is best.",
         "",
         "| recipe | parameters | accuracy | loss | s/epoch |",
         "|---|---|---|---|---|",
