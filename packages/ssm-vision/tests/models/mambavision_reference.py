@@ -103,8 +103,8 @@ def attention(sd: Tensors, tokens: Tensor, heads: int, seen: list[list[int]]) ->
     for h in range(heads):
         q, k, v = (qkv[:, i * d + h * p : i * d + (h + 1) * p] for i in range(3))
         for t, others in enumerate(seen):
-            scores = torch.tensor([float(q[t] @ k[s]) / math.sqrt(p) for s in others])
-            for weight, s in zip(torch.softmax(scores.double(), 0), others, strict=True):
+            scores = torch.stack([q[t] @ k[s] for s in others]) / math.sqrt(p)
+            for weight, s in zip(torch.softmax(scores, 0), others, strict=True):
                 y[t, h * p : (h + 1) * p] += weight * v[s]
     return y @ sd["proj.weight"].T + sd["proj.bias"]
 
