@@ -13,8 +13,8 @@ Source: Hatamizadeh & Kautz 2025, arXiv:2407.08083.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,7 +172,7 @@ class MambaVision(ImageModel):
         x = self.checked(images).contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         maps: list[FeatureMap] = []
-        for level in self.levels[:count]:
+        for level in cast(Iterable[Level], self.levels[:count]):
             x = level(x, self.call)
             maps.append(x)
             if len(maps) < count:

@@ -68,7 +68,7 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> MambaVision:
         raise CheckpointError(f"{OWNER}: the state dict does not fit: missing {listed(missing)}")
     facts = _facts(tensors, config)
     # a factor switched on is a number there, and nothing else switches it on
-    given = config | {k: type(config[k]) in (int, float) for k in _SCALES if k in config}
+    given = dict(config) | {k: type(config[k]) in (int, float) for k in _SCALES if k in config}
     if "depths" in given:
         given["depths"] = _numbers("depths", given["depths"], LEVELS)
     check_facts(OWNER, given, facts, tensors)
