@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.models.mambavision import MambaVision
+from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 
@@ -25,24 +25,38 @@ class Case(NamedTuple):
     """image sizes that must work"""
 
 
-_VIM = VimConfig(
-    patch_size=8, stride=8, embed_dim=16, depth=2, mixer_options={"d_state": 4, "layer_scale": 0.5}
-)
+def mambavision(**options: Any) -> Case:
+    config = MambaVisionConfig(
+        dim=8, in_dim=4, depths=(1, 1, 2, 2), num_heads=(2, 2), windows=(3, 2), **options
+    )
+    return Case(lambda info: MambaVision(config, info), least=1)
+
+
+def vim(stride: int = 8, mixer: str = "bimamba", **options: Any) -> Case:
+    own = {"d_state": 4, "layer_scale": 0.5} if mixer == "bimamba" else {}
+    config = VimConfig(
+        patch_size=8,
+        stride=stride,
+        embed_dim=16,
+        depth=2,
+        mixer=mixer,
+        mixer_options=own,
+        **options,
+    )
+    return Case(lambda info: Vim(config, info), least=8)
+
 
 CASES: dict[str, Case] = {
-    "vim": Case(partial(Vim, _VIM), 8),
-    "vim-overlapping": Case(partial(Vim, replace(_VIM, stride=4, class_token="double")), 8),
-    "vim-max": Case(partial(Vim, replace(_VIM, class_token="none", pool="max")), 8),
-    "vim-experiments": Case(
-        partial(
-            Vim,
-            replace(
-                _VIM, class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
-            ),
-        ),
-        8,
+    "mambavision": mambavision(),
+    "mambavision-scales-sliding": mambavision(
+        layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
     ),
-    "vim-mamba2": Case(
-        partial(Vim, replace(_VIM, mixer="mamba2", mixer_options={}, class_token="none")), 8
+    "mambavision-s4d": mambavision(mixer="s4d", mixer_options={"d_state": 4}),
+    "vim": vim(),
+    "vim-overlapping": vim(stride=4, class_token="double"),
+    "vim-max": vim(class_token="none", pool="max"),
+    "vim-experiments": vim(
+        class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
     ),
+    "vim-mamba2": vim(mixer="mamba2", class_token="none"),
 }
