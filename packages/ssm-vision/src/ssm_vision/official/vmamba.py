@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ssm_core import DataInfo
 from ssm_core.config import make_config
-from ssm_core.errors import ConfigError
 from ssm_core.official.axes import Sizes, fit
 from ssm_core.official.options import Fact, check_facts, check_names
 from ssm_core.official.tensors import Tensors
 from ssm_vision.models.vmamba import VMamba
-from ssm_vision.models.vmamba_config import VMambaConfig, doubling
+from ssm_vision.models.vmamba_config import VMambaConfig
 from ssm_vision.official.strict import load_strictly
 from ssm_vision.official.vmamba_names import in_new_names
+from ssm_vision.official.vmamba_options import ONLY, WITHOUT_EFFECT, comparable, scan_form
 
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
 _OP, _MLP = "layers.0.blocks.0.op.", "layers.0.blocks.0.mlp.fc1.weight"
@@ -40,47 +40,27 @@ _FIELDS = {
     "mlp_ratio": "mlp_ratio",
     "posembed": "positions",
 }
-#: forms that differ in kernels and precision alone: v05 reads what comes, the others float32
-_SCANS = ("v0", "v01", "v02", "v03", "v04", "v05", "v2", "v3")
-_SUFFIXES = ("noz", "no32")
 _KEPT = ("forward_type", "drop_path_rate", "imgsize")
 #: the original's defaults
 DROP_PATH, IMAGE_SIZE = 0.1, 224
-#: arguments of which only these values are built here: what the published models have
-_ONLY: dict[str, tuple[object, ...]] = {
-    "ssm_act_layer": ("silu",),
-    "mlp_act_layer": ("gelu",),
-    "norm_layer": ("ln", "ln2d"),
-    "patch_norm": (True,),
-    "post_norm": (False,),
-    "gmlp": (False,),
-    "ssm_drop_rate": (0.0,),
-    "mlp_drop_rate": (0.0,),
-}
-#: initial values, layout and memory: nothing that a loaded model computes depends on them
-_WITHOUT_EFFECT = ("ssm_init", "ssm_rank_ratio", "use_checkpoint", "channel_first")
-#: what the forms called v0 do whatever these say
-_FIXED_IN_V0 = ("ssm_act_layer", "ssm_conv", "ssm_conv_bias", "ssm_init")
 
 
 def build(tensors: Tensors, config: Mapping[str, Any]) -> VMamba:
     """Build a VMamba from an official model's tensors."""
     tensors = in_new_names(tensors)
-    base, suffixes = _scan_type(config.get("forward_type"))
     depths = _depths(tensors)
     sizes = _sizes(tensors, len(depths))
-    given = _comparable(config, len(depths), fixed=_FIXED_IN_V0 if base == "v0" else ())
+    given = comparable(config, len(depths))
     facts = _facts(tensors, depths, sizes, given)
-    check_names("vmamba", config, {*facts, *_KEPT, *_ONLY, *_WITHOUT_EFFECT})
+    check_names("vmamba", config, {*facts, *_KEPT, *ONLY, *WITHOUT_EFFECT})
     check_facts("vmamba", given, facts, tensors)
-    gated = _gated(tensors)
-    _check_choices(given, gated, base, suffixes)
+    form = scan_form(config.get("forward_type"), f"{_OP}in_proj.weight", _gated(tensors))
     found: dict[str, Any] = {name: fact.value for name, fact in facts.items()}
     fields = {
         **{ours: found[name] for name, ours in _FIELDS.items()},
         "dt_rank": None if found["ssm_dt_rank"] == "auto" else found["ssm_dt_rank"],
-        "gated": gated,
-        "float32_scan": (gated if base is None else base != "v05") and "no32" not in suffixes,
+        "gated": form.gated,
+        "float32_scan": form.float32_scan,
         "stem": _STEMS[found["patchembed_version"]],
         "downsample": _DOWNSAMPLES[found["downsample_version"]],
         "drop_path": given.get("drop_path_rate", DROP_PATH),
@@ -96,19 +76,6 @@ def _depths(tensors: Tensors) -> list[int]:
     found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, tensors) if m}
     stages = [stage for stage, _ in found]
     return [stages.count(stage) for stage in range(max(stages, default=-1) + 1)]
-
-
-def _comparable(config: Mapping[str, Any], stages: int, fixed: Collection[str]) -> dict[str, Any]:
-    """The arguments in one form each, without those `fixed` whatever is given."""
-    given = {name: value for name, value in config.items() if name not in fixed}
-    for name, value in given.items():
-        if name == "dims" and isinstance(value, int):
-            given[name] = list(doubling(value, stages))
-        elif isinstance(value, tuple):
-            given[name] = list(value)
-        elif isinstance(value, str):
-            given[name] = value.lower()
-    return given
 
 
 def _gated(tensors: Tensors) -> bool:
@@ -174,34 +141,6 @@ def _ratio(width: int, d: int, given: object) -> float:
     """The given ratio if it makes this width (the original rounds down), else the exact one."""
     fits = isinstance(given, int | float) and int(given * d) == width
     return float(given) if fits else width / d  # type: ignore[arg-type]
-
-
-def _scan_type(value: object) -> tuple[str | None, frozenset[str]]:
-    """The base and the suffixes of a `forward_type` that we know; nothing for None."""
-    if value is None:
-        return None, frozenset()
-    base, *suffixes = str(value).split("_")
-    if base not in _SCANS or not set(suffixes) <= set(_SUFFIXES):
-        raise ConfigError(
-            f"vmamba: forward_type is {value!r}, expected one of {', '.join(_SCANS)}, if need be "
-            "with _noz or _no32"
-        )
-    return base, frozenset(suffixes)
-
-
-def _check_choices(
-    given: Mapping[str, Any], gated: bool, base: str | None, suffixes: frozenset[str]
-) -> None:
-    for name, built in _ONLY.items():
-        if name in given and given[name] not in built:
-            expected = " or ".join(repr(value) for value in built)
-            raise ConfigError(f"vmamba: {name} is {given[name]!r}, expected {expected}")
-    if base is not None and gated == ("noz" in suffixes):
-        raise ConfigError(
-            f"vmamba: forward_type is {given['forward_type']!r}, but {_OP}in_proj.weight has "
-            f"{'two rows' if gated else 'one row'} for every inner channel, expected "
-            f"{'one' if gated else 'two'}"
-        )
 
 
 def _image_size(tensors: Tensors, patch_size: int, given: Mapping[str, Any]) -> tuple[int, int]:
