@@ -151,7 +151,7 @@ def test_given_ratios_where_the_first_width_is_rounded() -> None:
     assert model.layers[0].blocks[0].mlp.fc1.weight.shape[0] == 21
     assert model.layers[1].blocks[0].mlp.fc1.weight.shape[0] == 43
     assert_same(read(model.state_dict(), **ratios), model)
-    with pytest.raises(CheckpointError, match="layers.1.blocks.0.mlp.fc1"):
+    with pytest.raises(CheckpointError, match=r"layers\.1\.blocks\.0\.mlp\.fc1"):
         read(model.state_dict())
 
 
