@@ -8,6 +8,7 @@ from pathlib import Path
 from ssm_core import (
     CommandSpec,
     DatasetSpec,
+    MixerSpec,
     ModelSpec,
     RecipeSpec,
     TaskSpec,
@@ -16,7 +17,13 @@ from ssm_core import (
 )
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
-from ssm_vision.models import vmamba, vmamba_config
+from ssm_vision.models import (
+    mambavision,
+    mambavision_config,
+    mambavision_mixer,
+    vmamba,
+    vmamba_config,
+)
 from ssm_vision.presets import RECIPES
 
 
@@ -31,12 +38,31 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             "arXiv:2010.11929, arXiv:2401.09417",
         ),
         ModelSpec(
+            "mambavision",
+            mambavision_config.MambaVisionConfig,
+            mambavision.MambaVision,
+            "convolutions, then Mamba and attention in windows; any mixer",
+            "arXiv:2407.08083",
+        ),
+        ModelSpec(
             "vmamba",
             vmamba_config.VMambaConfig,
             vmamba.VMamba,
             "hierarchical image classifier, scans along rows and columns both ways",
             "arXiv:2401.10166",
         ),
+    ]
+
+
+@hookimpl
+def ssm_register_mixers() -> Iterable[MixerSpec]:
+    return [
+        MixerSpec(
+            "mambavision",
+            mambavision_mixer.MambaVisionMixerConfig,
+            mambavision_mixer.MambaVisionMixer,
+            "MambaVision's mixer: a scan beside a convolution, not causal",
+        )
     ]
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.models.mambavision import MambaVision
+from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.vmamba import VMamba
 from ssm_vision.models.vmamba_config import VMambaConfig
 
@@ -23,12 +25,24 @@ class Case(NamedTuple):
     """image sizes that must work"""
 
 
+def mambavision(**options: Any) -> Case:
+    config = MambaVisionConfig(
+        dim=8, in_dim=4, depths=(1, 1, 2, 2), num_heads=(2, 2), windows=(3, 2), **options
+    )
+    return Case(lambda info: MambaVision(config, info), least=1)
+
+
 def vmamba(**options: Any) -> Case:
     config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
     return Case(lambda info: VMamba(config, info), least=config.least_pixels)
 
 
 CASES: dict[str, Case] = {
+    "mambavision": mambavision(),
+    "mambavision-scales-sliding": mambavision(
+        layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
+    ),
+    "mambavision-s4d": mambavision(mixer="s4d", mixer_options={"d_state": 4}),
     "vmamba-v0": vmamba(d_state=3),
     "vmamba-noz": vmamba(
         **{"d_state": 1, "ssm_ratio": 1.0, "gated": False, "conv_bias": False},
