@@ -1,4 +1,4 @@
-"""Pictures of trained image models for `ssm-train report`: which task is drawn by which function."""
+"""Pictures of trained image models for `ssm-train report`: which function draws which task."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ runs/digits-bimamba-001/
     config.yaml  info.json  versions.json  status.json  metrics.csv  tensorboard/
     checkpoints/last.safetensors     everything needed to go on
     model.safetensors                the weights alone
-    report/                          table and pictures
+    report/                          report.html: table, curves and pictures
 """
 
 from __future__ import annotations
@@ -117,6 +117,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     """status.json, or an empty mapping when the run was killed before writing one."""
     path = folder / "status.json"
     return _read_json(path) if path.is_file() else {}
+
+
+def read_versions(folder: Path) -> dict[str, str]:
+    """versions.json: interpreter, machine and packages of the run's last start."""
+    return {name: str(value) for name, value in _read_json(folder / "versions.json").items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
