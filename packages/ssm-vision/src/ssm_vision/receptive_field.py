@@ -8,6 +8,7 @@ a plain sum over the channels of a layer norm's output has no gradient at all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
@@ -42,22 +43,25 @@ class MapOf(NamedTuple):
 def feature_maps_of(model: nn.Module) -> list[MapOf]:
     """At most `MOST_MAPS` feature maps, from the image to the head; none of models without any."""
     if isinstance(model, PatchClassifier):
-        return [MapOf("last block", lambda images: _patch_features(model, images))]
+        depths = [i + 1 for i in spread(len(model.tower.layers), MOST_MAPS)]
+        return [MapOf(f"block {n}", functools.partial(_patch_features, model, n)) for n in depths]
     if not isinstance(model, ImageModel):
         return []
-    stages = model.stages
     return [
-        MapOf(
-            stages[i].name,
-            lambda images, i=i: model.feature_maps(images, [i])[0],  # type: ignore[misc]
-        )
-        for i in spread(len(stages), MOST_MAPS)
+        MapOf(model.stages[i].name, functools.partial(_stage_features, model, i))
+        for i in spread(len(model.stages), MOST_MAPS)
     ]
 
 
-def _patch_features(model: PatchClassifier, images: Images) -> FeatureMap:
-    """What the head of a patch classifier pools, on its grid of patches."""
-    tokens: Tensor = model.tower(model.tokens(images))
+def _stage_features(model: ImageModel, stage: int, images: Images) -> FeatureMap:
+    return model.feature_maps(images, [stage])[0]
+
+
+def _patch_features(model: PatchClassifier, depth: int, images: Images) -> FeatureMap:
+    """What the first `depth` blocks of a patch classifier give, on its grid of patches."""
+    tokens: Tensor = model.tokens(images)
+    for block in model.tower.layers[:depth]:
+        tokens = block(tokens)
     return tokens.unflatten(1, (model.rows, model.columns)).movedim(3, 1)
 
 
@@ -113,16 +117,14 @@ def receptive_figure(fields: Sequence[tuple[str, Field]], title: str) -> Figure:
 
     colours = colormaps["viridis"].with_extremes(bad="#d9d9d9")
     scale = LogNorm(LEAST, 1.0)
-    figure = new_figure(2.5 * max(len(fields), 2) + 1.2, 3.5)
+    figure = new_figure(2.6 * max(len(fields), 1.6) + 0.9, 3.7)
     panels = figure.subplots(1, len(fields), squeeze=False)[0]
     figure.suptitle(title, fontsize=10)
     for axes, (heading, field) in zip(panels, fields, strict=True):
         _draw_field(axes, field, colours, scale)
         axes.set_title(heading, fontsize=9)
-        half, most = share_for(field, 0.5), share_for(field, 0.95)
-        axes.set_xlabel(
-            f"50 % within {half:.1%}\n95 % within {most:.1%}\nof the pixels", fontsize=8
-        )
+        half, most = 100 * share_for(field, 0.5), 100 * share_for(field, 0.95)
+        axes.set_xlabel(f"50 % in {half:.1f} % of the pixels\n95 % in {most:.1f} %", fontsize=8)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=list(panels), shrink=0.7, pad=0.02)
     bar.set_label("gradient, largest = 1", fontsize=8)
     bar.ax.tick_params(labelsize=7)

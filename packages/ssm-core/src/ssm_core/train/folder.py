@@ -126,9 +126,14 @@ def read_versions(folder: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: damaged, holds {type(content).__name__}, expected an object"
+        )
+    return content
 
 
 def versions() -> dict[str, str]:

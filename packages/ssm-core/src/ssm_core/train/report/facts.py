@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssm_core.errors import SsmError
 from ssm_core.plugins import PluginHost
@@ -15,6 +15,7 @@ from ssm_core.train.report.throughput import Throughput, from_log
 from ssm_core.train.resolve import read_yaml
 from ssm_core.train.restore import read_task
 
+T = TypeVar("T")
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -80,20 +81,25 @@ class RunFacts:
 def facts_of(host: PluginHost, run: Path, name: str) -> RunFacts:
     """Read a run folder; `problems` tells what could not be read."""
     facts = RunFacts(run, name)
+    facts.config = _read(facts, lambda: read_yaml(run / "config.yaml"), {})
+    facts.status = _read(facts, lambda: read_status(run), {})
+    facts.versions = _read(facts, lambda: read_versions(run), {})
+    facts.curves = _read(facts, lambda: _curves(run), {})
+    facts.higher_is_better = _read(facts, lambda: read_task(host, run).higher_is_better, None)
+    facts.throughput = from_log(
+        [seconds for _, seconds in facts.curves.get("time/step_s", [])],
+        facts.option("loader", "batch_size"),
+        facts.option("trainer", "eval_every"),
+    )
+    return facts
+
+
+def _read(facts: RunFacts, read: Callable[[], T], otherwise: T) -> T:
     try:
-        facts.config = read_yaml(run / "config.yaml")
-        facts.status = read_status(run)
-        facts.versions = read_versions(run)
-        facts.curves = _curves(run)
-        facts.throughput = from_log(
-            [seconds for _, seconds in facts.curves.get("time/step_s", [])],
-            facts.option("loader", "batch_size"),
-            facts.option("trainer", "eval_every"),
-        )
-        facts.higher_is_better = read_task(host, run).higher_is_better
+        return read()
     except SsmError as error:
         facts.problems.append(str(error))
-    return facts
+        return otherwise
 
 
 def _curves(run: Path) -> Curves:

@@ -56,6 +56,7 @@ def html(page: Page) -> str:
         "<p class=quiet>best: the best evaluation; last: the one at the end, of the weights that "
         "were kept; time: of the training, since its last start; examples/s: in training, loading "
         "included, the median epoch of the run's log unless said otherwise.</p>",
+        _differences(page.runs),
         _pictures(common, "all runs"),
         "</section>",
         *(_run(place, page) for place in range(len(page.runs))),
@@ -103,8 +104,17 @@ def _results(runs: Sequence[RunFacts]) -> str:
     return _table("Results", header, rows)
 
 
+def _differences(runs: Sequence[RunFacts]) -> str:
+    """A table of the options in which runs differ; nothing if they do not."""
+    found = tables.differences(runs)
+    if not found:
+        return ""
+    header = ("option", *(run.name for run in runs))
+    rows = [tuple(map(escape, row)) for row in found]
+    return f"<h3>Options that differ</h3>{_table('Options that differ', header, rows)}"
+
+
 def _machines(runs: Sequence[RunFacts]) -> str:
-    """One column per run would be too wide: one row per run, one column per fact."""
     found = [dict(tables.machine(run)) for run in runs]
     names = list(dict.fromkeys(name for facts in found for name in facts))
     rows = (

@@ -28,12 +28,13 @@ h2 {
 h3 { font-size: 1rem; margin: 0 0 .5rem; }
 a { color: var(--link); }
 p { max-width: 60rem; }
+.table + h3 { margin-top: 1.6rem; }
 .quiet, footer { color: var(--quiet); }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; list-style: none; padding: 0; }
 .table { overflow-x: auto; margin: 0 0 1.2rem; }
-table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td {
-  padding: .4rem .8rem; border-bottom: 1px solid var(--line); text-align: left;
+  padding: .35rem .65rem; border-bottom: 1px solid var(--line); text-align: left;
   white-space: nowrap; vertical-align: top;
 }
 thead th { color: var(--quiet); font-weight: 600; }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from ssm_core.train.report.facts import RunFacts
 
 HEADER = (
@@ -29,6 +32,24 @@ def row(run: RunFacts) -> tuple[str, ...]:
         duration(run.status.get("seconds")),
         rate(run),
     )
+
+
+def differences(runs: Sequence[RunFacts]) -> list[tuple[str, ...]]:
+    """The options that are not the same in all runs: (option, its value in each run)."""
+    flat = [_flat(run.config) for run in runs]
+    names = list(dict.fromkeys(name for options in flat for name in options))
+    rows = [(name, *(options.get(name, UNKNOWN) for options in flat)) for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, str]:
+    """section.key -> value."""
+    return {
+        f"{section}.{key}": str(value)
+        for section, options in config.items()
+        if isinstance(options, Mapping)
+        for key, value in options.items()
+    }
 
 
 def number(value: float | None) -> str:
