@@ -32,11 +32,6 @@ def draw_model(scene: Scene) -> list[Picture]:
     images, targets = examples.pool(scene.data.evaluation)
     images = images.to(scene.device)
     pictures = []
-    if deltas:
-        model = cast(visualize.HasStepSizes, scene.model)
-        shown = examples.telling(model, images, targets, scene.source, N_SHOWN)
-        figure = visualize.delta_figure(model, shown, delta_title(scene.name))
-        pictures.append(scene.picture("delta", figure, "Step sizes", DELTA_TEXT))
     if maps:
         few = images[visualize.spread(len(images), max(len(images) // 4, N_SHOWN))]
         fields = [(m.name, receptive_field(m.features, few)) for m in maps]
@@ -44,6 +39,11 @@ def draw_model(scene: Scene) -> list[Picture]:
         text = FIELD_TEXT.format(count=len(few))
         figure = receptive_figure(fields, title)
         pictures.append(scene.picture("receptive-field", figure, "Receptive field", text))
+    if deltas:
+        model = cast(visualize.HasStepSizes, scene.model)
+        shown = examples.telling(model, images, targets, scene.source, N_SHOWN)
+        figure = visualize.delta_figure(model, shown, delta_title(scene.name))
+        pictures.append(scene.picture("delta", figure, "Step sizes", DELTA_TEXT))
     return pictures
 
 

@@ -12,8 +12,9 @@ from ssm_core.train.report.throughput import Throughput
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (None, "-"), (0.04, "0.0 s"), (59.94, "59.9 s"), (60.0, "1 min 00 s"), (245.4, "4 min 05 s"),
-        (3600.0, "1 h 00 min"), (12_000.0, "3 h 20 min"), (100_000.0, "27 h 46 min"),
+        (None, "-"), (0.04, "0.0 s"), (59.94, "59.9 s"), (60.0, "1 min 00 s"),
+        (245.4, "4 min 05 s"), (3600.0, "1 h 00 min"),
+        (12_000.0, "3 h 20 min"), (100_000.0, "27 h 46 min"),
     ],
 )  # fmt: skip
 def test_duration(seconds, text):

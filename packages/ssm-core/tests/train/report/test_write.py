@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ssm_core import hookimpl
 from ssm_core.errors import ConfigError
 from ssm_core.specs import Picture, Remark
 from ssm_core.train.report import report
@@ -39,13 +40,26 @@ def test_two_runs(runs, host, tmp_path):
     assert "measured now" not in read.text
 
 
-def test_pictures_and_remarks_of_plugins(runs, host, tmp_path, monkeypatch):
-    def drawn(runs, folder):
-        return [Picture(folder / "a.png", runs[1], "Title of it"), Remark(runs[0], "too blue")]
+class Painter:
+    """A plugin that draws one run and speaks about another."""
 
-    monkeypatch.setattr(host.manager.hook, "ssm_report", lambda runs, folder: [drawn(runs, folder)])
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/a.png").write_bytes(b"\x89PNG")
+    @hookimpl
+    def ssm_report(self, runs, folder):
+        (folder / "a.png").write_bytes(b"\x89PNG")
+        yield Picture(folder / "a.png", runs[1], "Title of it")
+        yield Remark(runs[0], "too blue")
+
+
+class Clumsy:
+    """A plugin that fails."""
+
+    @hookimpl
+    def ssm_report(self, runs):
+        return [runs[0] / runs]
+
+
+def test_pictures_and_remarks_of_plugins(runs, host, tmp_path):
+    host.register(Painter(), "painter 1.0")
     done = report(host, runs, tmp_path / "out")
     page = done.files[0].read_text()
     first, second = page.index('id="run-0"'), page.index('id="run-1"')
@@ -53,6 +67,15 @@ def test_pictures_and_remarks_of_plugins(runs, host, tmp_path, monkeypatch):
     text = (tmp_path / "out/report.md").read_text()
     assert "![Title of it](a.png)" in text
     assert "- points-net-001: too blue" in text
+
+
+def test_a_plugin_that_fails_is_named_and_stops_nothing(runs, host, tmp_path, caplog):
+    host.register(Clumsy(), "clumsy 1.0", name="clumsy")
+    with caplog.at_level(logging.WARNING):
+        done = report(host, runs, tmp_path / "out")
+    assert "plugin clumsy has failed: TypeError(" in caplog.text
+    assert "plugin clumsy has failed: TypeError(" in Read(done.files[0].read_text()).text
+    assert (tmp_path / "out/toy.txt") in done.files
 
 
 def test_a_broken_run_is_named_and_stops_nothing(runs, host, tmp_path, caplog):

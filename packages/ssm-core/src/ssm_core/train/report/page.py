@@ -35,11 +35,12 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Page:
-    """What the page is about."""
+    """What the page is about; `problems` are those of the report as a whole."""
 
     runs: Sequence[RunFacts]
     pictures: Sequence[Picture]
     remarks: Sequence[Remark]
+    problems: Sequence[str] = ()
 
 
 def html(page: Page) -> str:
@@ -52,6 +53,7 @@ def html(page: Page) -> str:
         f"<header><h1>{escape(_title(page.runs))}</h1>{_contents(page.runs)}</header>",
         "<main>",
         "<section><h2>Results</h2>",
+        _warnings(page.problems),
         _results(page.runs),
         "<p class=quiet>best: the best evaluation; last: the one at the end, of the weights that "
         "were kept; time: of the training, since its last start; examples/s: in training, loading "
@@ -140,15 +142,18 @@ def _table(label: str, header: Iterable[str], rows: Iterable[Sequence[str]]) -> 
 def _run(place: int, page: Page) -> str:
     run = page.runs[place]
     texts = [*run.problems, *(r.text for r in page.remarks if r.run == run.folder)]
-    warnings = "".join(f"<p class=warning>{escape(text)}</p>" for text in texts)
     own = [picture for picture in page.pictures if picture.run == run.folder]
     options = escape(yaml.safe_dump(run.config, sort_keys=False)) if run.config else ""
     return (
-        f'<section id="run-{place}"><h2>{_name(place, run)}</h2>{warnings}'
+        f'<section id="run-{place}"><h2>{_name(place, run)}</h2>{_warnings(texts)}'
         f"{_pictures(own, run.name)}"
         + (f"<details><summary>Options</summary><pre>{options}</pre></details>" if options else "")
         + "</section>"
     )
+
+
+def _warnings(texts: Iterable[str]) -> str:
+    return "".join(f"<p class=warning>{escape(text)}</p>" for text in texts)
 
 
 def _pictures(pictures: Sequence[Picture], about: str) -> str:

@@ -66,13 +66,15 @@ pre {
   font-size: .85rem; line-height: 1.4;
 }
 footer { margin-top: 3rem; font-size: .85rem; }
+@page { margin: 1.5cm; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
+  .pictures { display: block; }
   nav, details { display: none; }
   h2, h3 { break-after: avoid; }
   figure { padding: .5rem 0; background: none; }
-  figure img { max-height: 22cm; width: auto; }
+  figure img { max-height: 9.5cm; width: auto; }
   .table { overflow: visible; }
-  th, td { white-space: normal; padding: .25rem .4rem; font-size: 8pt; }
+  th, td { white-space: normal; padding: .25rem .4rem; font-size: 7.5pt; }
 }
 """

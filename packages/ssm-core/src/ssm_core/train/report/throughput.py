@@ -84,7 +84,7 @@ def measure(host: PluginHost, run: Path) -> Throughput:
             torch.cuda.synchronize(fabric.device)
 
     seconds = median_seconds(step, _endless(loader))
-    return Throughput(min(config.loader.batch_size, len(data.train)) / seconds, True)  # type: ignore[arg-type]
+    return Throughput(min(config.loader.batch_size, len(data.train)) / seconds, True)
 
 
 def median_seconds(step: Callable[[Any], None], batches: Iterator[Any]) -> float:

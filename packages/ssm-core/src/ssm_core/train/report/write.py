@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +52,12 @@ def report(host: PluginHost, runs: Sequence[Path], folder: Path) -> Report:
     curves = draw_curves(facts, folder / "curves.png")
     common = [curves] if curves is not None else []
     common += draw_tradeoffs(facts, folder)
-    drawn, remarks = _sorted(host.manager.hook.ssm_report(runs=list(runs), folder=folder))
-    pictures = common + drawn
+    items, problems = _ask_plugins(host, runs, folder)
+    remarks = [item for item in items if isinstance(item, Remark)]
+    pictures = common + [item for item in items if isinstance(item, Picture)]
     rows = [row(run) for run in facts]
     write_text(folder / "report.md", _markdown(rows, pictures, remarks))
-    write_text(folder / "report.html", html(Page(facts, pictures, remarks)))
+    write_text(folder / "report.html", html(Page(facts, pictures, remarks, problems)))
     files = [folder / "report.html", folder / "report.md", *(p.path for p in pictures)]
     return Report(rows, files)
 
@@ -69,18 +70,22 @@ def _time(host: PluginHost, run: RunFacts) -> None:
             run.problems.append(f"its throughput cannot be measured: {error}")
 
 
-def _sorted(
-    answers: Iterable[Iterable[Path | Picture | Remark]],
-) -> tuple[list[Picture], list[Remark]]:
-    """What plugins returned, as pictures and remarks."""
-    items = [item for answer in answers for item in answer]
-    remarks = [item for item in items if isinstance(item, Remark)]
-    pictures = [
-        item if isinstance(item, Picture) else Picture(item)
-        for item in items
-        if not isinstance(item, Remark)
-    ]
-    return pictures, remarks
+def _ask_plugins(
+    host: PluginHost, runs: Sequence[Path], folder: Path
+) -> tuple[list[Picture | Remark], list[str]]:
+    """What plugins draw and say, and what is wrong with plugins that fail."""
+    items: list[Picture | Remark] = []
+    problems = []
+    for hook in host.manager.hook.ssm_report.get_hookimpls():
+        given = {"runs": list(runs), "folder": folder}
+        try:
+            found = list(hook.function(**{name: given[name] for name in hook.argnames}))
+        except Exception as error:  # a foreign plugin must not take the tables and curves away
+            problems.append(f"plugin {hook.plugin_name} has failed: {error!r}")
+            log.warning("%s", problems[-1])
+        else:
+            items += [Picture(item) if isinstance(item, Path) else item for item in found]
+    return items, problems
 
 
 def _markdown(
