@@ -10,7 +10,9 @@ from ssm_core import (
     DatasetSpec,
     MixerSpec,
     ModelSpec,
+    Picture,
     RecipeSpec,
+    Remark,
     TaskSpec,
     hookimpl,
     recipes_in,
@@ -127,5 +129,5 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
 
 
 @hookimpl
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
     return report.draw_runs(runs, folder)
