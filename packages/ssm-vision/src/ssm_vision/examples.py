@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError, DataError
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.data import cifar10, cifar100, digits, image_folder, mnist
 from ssm_vision.data.in_memory import Normalisation
 from ssm_vision.visualize import Examples
 
@@ -19,7 +19,9 @@ from ssm_vision.visualize import Examples
 NORMALISATIONS = {
     "digits": digits.NORMALISATION,
     "mnist": mnist.NORMALISATION,
+    "fashion-mnist": mnist.FASHION_NORMALISATION,
     "cifar10": cifar10.NORMALISATION,
+    "cifar100": cifar100.NORMALISATION,
     "image-folder": Normalisation(image_folder.MEAN, image_folder.STD),
 }
 
