@@ -107,7 +107,7 @@ def _rotate(image: Any, level: float, fill: list[float]) -> Any:
 
 
 def _posterize(image: Any, level: float, fill: list[float]) -> Any:
-    return _v2().posterize(image, 4 - int(4 * level))
+    return _v2().posterize(image, max(1, 4 - int(4 * level)))
 
 
 def _solarize(image: Any, level: float, fill: list[float]) -> Any:

@@ -22,6 +22,7 @@ NORMALISATIONS = {
     "fashion-mnist": mnist.FASHION_NORMALISATION,
     "cifar10": cifar10.NORMALISATION,
     "cifar100": cifar100.NORMALISATION,
+    "imagenet": Normalisation(image_folder.MEAN, image_folder.STD),
     "image-folder": Normalisation(image_folder.MEAN, image_folder.STD),
 }
 
