@@ -93,3 +93,46 @@ def test_numbers_come_from_torchs_generator() -> None:
     assert torch.equal(augment.each(images), first)
     assert not torch.equal(first, images)
     assert augment.each(images[:0]).shape == (0, 3, 12, 17)
+
+
+TIMM_NAMES = {
+    "Rotate": "rotate",
+    "PosterizeIncreasing": "posterize",
+    "SolarizeIncreasing": "solarize",
+    "SolarizeAdd": "solarize-add",
+    "ColorIncreasing": "colour",
+    "ContrastIncreasing": "contrast",
+    "BrightnessIncreasing": "brightness",
+    "SharpnessIncreasing": "sharpness",
+    "ShearX": "shear-x",
+    "ShearY": "shear-y",
+    "TranslateXRel": "translate-x",
+    "TranslateYRel": "translate-y",
+    "AutoContrast": "auto-contrast",
+    "Equalize": "equalize",
+    "Invert": "invert",
+}
+
+
+@pytest.mark.parametrize("level", [3.0, 8.6])
+def test_operations_are_those_of_timm(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = pytest.importorskip("timm.data.auto_augment", reason="timm is not installed")
+    from ssm_vision import augment
+
+    assert set(TIMM_NAMES) == set(theirs._RAND_INCREASING_TRANSFORMS)
+    assert set(TIMM_NAMES.values()) == set(OPERATIONS)
+    monkeypatch.setattr(theirs, "_randomly_negate", lambda value: value)
+    small = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((40, 30), Image.Resampling.BICUBIC)
+    keywords = {"fillcolor": (128, 128, 128), "resample": Image.Resampling.BILINEAR}
+    for their_name, our_name in TIMM_NAMES.items():
+        # a positive translation of theirs moves the image to the left, of ours to the right
+        sign = -1.0 if "Translate" in their_name else 1.0
+        monkeypatch.setattr(augment, "_signed", lambda amount, sign=sign: sign * amount)
+        strength = theirs.LEVEL_TO_ARG[their_name]
+        amount = strength(level, {"translate_pct": 0.45}) if strength is not None else ()
+        expected = np.asarray(theirs.NAME_TO_OP[their_name](image, *amount, **keywords))
+        found = np.asarray(OPERATIONS[our_name](image, level / 10, GREY))
+        difference = np.abs(expected.astype(int) - found.astype(int))
+        # whole pixels on our side, parts of one on theirs
+        assert difference.mean() <= (3 if "Translate" in their_name else 0.1), their_name

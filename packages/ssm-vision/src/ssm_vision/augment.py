@@ -66,8 +66,15 @@ def _affine(image: Any, fill: list[float], **changes: Any) -> Any:
     return _v2().affine(
         image,
         **{"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]} | changes,
+        interpolation=_bilinear(),
         fill=fill,
     )
+
+
+def _bilinear() -> Any:
+    from torchvision.transforms import InterpolationMode
+
+    return InterpolationMode.BILINEAR
 
 
 def _shear(axis: int) -> Operation:
@@ -103,7 +110,8 @@ def _enhance(name: str) -> Operation:
 
 
 def _rotate(image: Any, level: float, fill: list[float]) -> Any:
-    return _v2().rotate(image, _signed(30 * level), fill=fill)
+    angle = _signed(30 * level)
+    return _v2().rotate(image, angle, interpolation=_bilinear(), fill=fill)
 
 
 def _posterize(image: Any, level: float, fill: list[float]) -> Any:

@@ -7,7 +7,7 @@ its training script work on every model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -197,7 +197,7 @@ class ImageModel(nn.Module, ABC):
         """The place of a parameter between stem (0) and head, for learning rates by layer."""
         return layer_order(n for n, _ in self.named_parameters())[name]
 
-    def adapt(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def adapt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a trained model as far as this one can begin with them.
 
         A classifier for other classes is left out. Families with position embeddings resample them.
