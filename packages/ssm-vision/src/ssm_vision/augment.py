@@ -65,7 +65,7 @@ def _signed(amount: float) -> float:
 def _affine(image: Any, fill: list[float], **changes: Any) -> Any:
     return _v2().affine(
         image,
-        **{"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]} | changes,
+        **{"angle": 0.0, "translate": [0.0, 0.0], "scale": 1.0, "shear": [0.0, 0.0]} | changes,
         interpolation=_bilinear(),
         fill=fill,
     )
@@ -93,8 +93,8 @@ def _translate(axis: int) -> Operation:
 
     def translate(image: Any, level: float, fill: list[float]) -> Any:
         height, width = _v2().get_size(image)
-        pixels = [0, 0]
-        pixels[axis] = round(_signed(0.45 * level) * (width, height)[axis])
+        pixels = [0.0, 0.0]
+        pixels[axis] = _signed(0.45 * level) * (width, height)[axis]
         return _affine(image, fill, translate=pixels)
 
     return translate

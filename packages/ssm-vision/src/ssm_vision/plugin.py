@@ -24,6 +24,7 @@ from ssm_vision.data import (
     imagenet,
     mnist,
 )
+from ssm_vision.models import vim, vim_config
 from ssm_vision.presets import RECIPES
 
 
@@ -36,7 +37,14 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
-        )
+        ),
+        ModelSpec(
+            "vim",
+            vim_config.VimConfig,
+            vim.Vim,
+            "Vision Mamba (Vim), image classifier for any image size",
+            "arXiv:2401.09417",
+        ),
     ]
 
 
