@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.models.mambavision import MambaVision
+from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 
@@ -23,6 +25,13 @@ class Case(NamedTuple):
     """pixels of a side of the smallest image"""
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (40, 24), (33, 47))
     """image sizes that must work"""
+
+
+def mambavision(**options: Any) -> Case:
+    config = MambaVisionConfig(
+        dim=8, in_dim=4, depths=(1, 1, 2, 2), num_heads=(2, 2), windows=(3, 2), **options
+    )
+    return Case(lambda info: MambaVision(config, info), least=1)
 
 
 _VIM = VimConfig(
@@ -45,4 +54,9 @@ CASES: dict[str, Case] = {
     "vim-mamba2": Case(
         partial(Vim, replace(_VIM, mixer="mamba2", mixer_options={}, class_token="none")), 8
     ),
+    "mambavision": mambavision(),
+    "mambavision-scales-sliding": mambavision(
+        layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
+    ),
+    "mambavision-s4d": mambavision(mixer="s4d", mixer_options={"d_state": 4}),
 }
