@@ -31,6 +31,8 @@ from ssm_vision.models import (
     mambavision_mixer,
     vim,
     vim_config,
+    vmamba,
+    vmamba_config,
 )
 from ssm_vision.presets import RECIPES
 
@@ -58,6 +60,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             mambavision.MambaVision,
             "convolutions, then Mamba and attention in windows; any mixer",
             "arXiv:2407.08083",
+        ),
+        ModelSpec(
+            "vmamba",
+            vmamba_config.VMambaConfig,
+            vmamba.VMamba,
+            "hierarchical image classifier, scans along rows and columns both ways",
+            "arXiv:2401.10166",
         ),
     ]
 

@@ -13,6 +13,8 @@ from ssm_vision.models.mambavision import MambaVision
 from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
+from ssm_vision.models.vmamba import VMamba
+from ssm_vision.models.vmamba_config import VMambaConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -25,6 +27,11 @@ class Case(NamedTuple):
     """pixels of a side of the smallest image"""
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (40, 24), (33, 47))
     """image sizes that must work"""
+
+
+def vmamba(**options: Any) -> Case:
+    config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
+    return Case(lambda info: VMamba(config, info), least=config.least_pixels)
 
 
 def mambavision(**options: Any) -> Case:
@@ -59,4 +66,11 @@ CASES: dict[str, Case] = {
         layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
     ),
     "mambavision-s4d": mambavision(mixer="s4d", mixer_options={"d_state": 4}),
+    "vmamba-v0": vmamba(d_state=3),
+    "vmamba-noz": vmamba(
+        **{"d_state": 1, "ssm_ratio": 1.0, "gated": False, "conv_bias": False},
+        **{"float32_scan": False, "mlp_ratio": 2.0, "stem": "convolutions"},
+        **{"downsample": "conv3x3", "positions": True},
+    ),
+    "vmamba-s4d": vmamba(mixer="s4d", mixer_options={"d_state": 4}),
 }
