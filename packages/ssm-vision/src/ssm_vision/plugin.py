@@ -18,7 +18,15 @@ from ssm_core import (
     recipes_in,
 )
 from ssm_vision import classification, classifier, delta_command, report
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.data import (
+    cifar10,
+    cifar100,
+    digits,
+    huggingface,
+    image_folder,
+    imagenet,
+    mnist,
+)
 from ssm_vision.models import (
     mambavision,
     mambavision_config,
@@ -88,7 +96,31 @@ def ssm_register_datasets() -> Iterable[DatasetSpec]:
         ),
         DatasetSpec("mnist", mnist.MnistOptions, mnist.build, "70000 handwritten digits 28x28"),
         DatasetSpec(
+            "fashion-mnist",
+            mnist.FashionMnistOptions,
+            mnist.build_fashion,
+            "70000 pictures of clothes 28x28, 10 classes",
+        ),
+        DatasetSpec(
             "cifar10", cifar10.Cifar10Options, cifar10.build, "60000 photographs 32x32, 10 classes"
+        ),
+        DatasetSpec(
+            "cifar100",
+            cifar100.Cifar100Options,
+            cifar100.build,
+            "60000 photographs 32x32, 100 classes",
+        ),
+        DatasetSpec(
+            "imagenet",
+            imagenet.ImageNetOptions,
+            imagenet.build,
+            "ImageNet-1k: folders of classes or WebDataset shards",
+        ),
+        DatasetSpec(
+            "huggingface",
+            huggingface.HuggingFaceOptions,
+            huggingface.build,
+            "any image data set of the Hugging Face Hub (extra huggingface)",
         ),
         DatasetSpec(
             "image-folder",

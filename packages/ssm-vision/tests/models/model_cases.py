@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
@@ -25,6 +27,11 @@ class Case(NamedTuple):
     """pixels of a side of the smallest image"""
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (40, 24), (33, 47))
     """image sizes that must work"""
+
+
+def vmamba(**options: Any) -> Case:
+    config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
+    return Case(lambda info: VMamba(config, info), least=config.least_pixels)
 
 
 def mambavision(**options: Any) -> Case:
@@ -54,6 +61,26 @@ def vmamba(**options: Any) -> Case:
 
 
 CASES: dict[str, Case] = {
+_VIM = VimConfig(
+    patch_size=8, stride=8, embed_dim=16, depth=2, mixer_options={"d_state": 4, "layer_scale": 0.5}
+)
+
+CASES: dict[str, Case] = {
+    "vim": Case(partial(Vim, _VIM), 8),
+    "vim-overlapping": Case(partial(Vim, replace(_VIM, stride=4, class_token="double")), 8),
+    "vim-max": Case(partial(Vim, replace(_VIM, class_token="none", pool="max")), 8),
+    "vim-experiments": Case(
+        partial(
+            Vim,
+            replace(
+                _VIM, class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
+            ),
+        ),
+        8,
+    ),
+    "vim-mamba2": Case(
+        partial(Vim, replace(_VIM, mixer="mamba2", mixer_options={}, class_token="none")), 8
+    ),
     "mambavision": mambavision(),
     "mambavision-scales-sliding": mambavision(
         layer_scale=0.1, layer_scale_conv=0.1, attention_window=3

@@ -5,6 +5,8 @@ runs/digits-bimamba-001/
     checkpoints/last.safetensors     everything needed to go on
     model.safetensors                the weights alone
     report/                          report.html: table, curves and pictures
+    model_ema.safetensors            their moving average, with trainer.ema_decay
+    report/                          table and pictures
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from ssm_core.train.checkpoint import write_text
 
 LAST = Path("checkpoints/last.safetensors")
 WEIGHTS = Path("model.safetensors")
+AVERAGE = Path("model_ema.safetensors")
 VERSIONED = ("ssm-kernels", "ssm-core", "ssm-vision", "ssm-text", "ssm-prune", "numpy")
 
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
 from ssm_kernels.errors import DTypeError, ShapeError
+from ssm_vision.models.layer_order import layer_order
 
 Images: TypeAlias = Annotated[Tensor, "b c y x"]
 FeatureMap: TypeAlias = Annotated[Tensor, "b d y x"]
@@ -189,3 +190,22 @@ class ImageModel(nn.Module, ABC):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would damage, for timm's optimizers."""
         return {n for n, p in self.named_parameters() if getattr(p, "_no_weight_decay", False)}
+
+    # --- what training asks for -----------------------------------------------------------------
+
+    def layer_of(self, name: str) -> int:
+        """The place of a parameter between stem (0) and head, for learning rates by layer."""
+        return layer_order(n for n, _ in self.named_parameters())[name]
+
+    def adapt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a trained model as far as this one can begin with them.
+
+        A classifier for other classes is left out. Families with position embeddings resample them.
+        """
+        classifier = self.get_classifier()
+        prefix = next(f"{name}." for name, part in self.named_modules() if part is classifier)
+        own = self.state_dict()
+        head = [name for name in own if name.startswith(prefix)]
+        if all(name in tensors and tensors[name].shape == own[name].shape for name in head):
+            return dict(tensors)
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
