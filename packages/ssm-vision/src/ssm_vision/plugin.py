@@ -14,8 +14,9 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
-from ssm_vision import classification, classifier, delta_command, report
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision import classification, classifier, delta_command, report, segmentation
+from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
+from ssm_vision.models import vmunet, vmunet_config
 from ssm_vision.presets import RECIPES
 
 
@@ -28,7 +29,14 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
-        )
+        ),
+        ModelSpec(
+            "vmunet",
+            vmunet_config.VMUNetConfig,
+            vmunet.VMUNet,
+            "U-Net of VMamba blocks, for segmentation",
+            "arXiv:2402.02491",
+        ),
     ]
 
 
@@ -51,6 +59,12 @@ def ssm_register_datasets() -> Iterable[DatasetSpec]:
             image_folder.build,
             "your own images, one folder per class",
         ),
+        DatasetSpec(
+            "segmentation-folder",
+            segmentation_folder.SegmentationFolderOptions,
+            segmentation_folder.build,
+            "your own pictures with masks, image/NAME.png and label/NAME.png",
+        ),
     ]
 
 
@@ -62,7 +76,13 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             classification.ClassificationOptions,
             classification.Classification,
             "one class per example: cross-entropy, accuracy",
-        )
+        ),
+        TaskSpec(
+            "segmentation",
+            segmentation.SegmentationOptions,
+            segmentation.Segmentation,
+            "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
+        ),
     ]
 
 

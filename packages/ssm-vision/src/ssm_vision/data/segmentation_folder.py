@@ -19,7 +19,7 @@ from ssm_core import DataBundle, DataInfo
 from ssm_core.errors import ConfigError, DataError
 from ssm_vision.data.in_memory import Batch, as_is
 from ssm_vision.data.mask_files import UNKNOWN, Mask, Picture, find_pairs, read_pair, to_classes
-from ssm_vision.images import mirrored_indices
+from ssm_vision.images import fill_up
 
 
 @dataclass(frozen=True)
@@ -226,5 +226,5 @@ def _fill_up(
     y, x = mask.shape
     if (y, x) == (height, width):
         return picture, mask
-    rows, columns = mirrored_indices(y, height), mirrored_indices(x, width)
-    return picture[:, rows][:, :, columns], F.pad(mask, (0, width - x, 0, height - y), value=unknown)
+    filled = F.pad(mask, (0, width - x, 0, height - y), value=unknown)
+    return fill_up(picture, height, width), filled
