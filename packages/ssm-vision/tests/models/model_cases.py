@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.models.vmunet import VMUNet
+from ssm_vision.models.vmunet_config import VMUNetConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -21,4 +23,27 @@ class Case(NamedTuple):
     """image sizes that must work"""
 
 
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case] = {
+    "vmunet": Case(
+        lambda info: VMUNet(
+            VMUNetConfig(dims=(16, 24, 32), depths=(1, 2, 1), depths_decoder=(1, 1, 2), d_state=4),
+            info,
+        ),
+        least=1,
+        sizes=((32, 32), (40, 24), (1, 3), (33, 47)),
+    ),
+    "vmunet_patch2_s4d": Case(
+        lambda info: VMUNet(
+            VMUNetConfig(
+                dims=(16, 24),
+                depths=(1, 1),
+                depths_decoder=(1, 1),
+                patch_size=2,
+                mixer="s4d",
+                mixer_options={"d_state": 4},
+            ),
+            info,
+        ),
+        least=1,
+    ),
+}
