@@ -17,8 +17,8 @@ from ssm_vision.visualize_segmentation import (
     OPACITY,
     WRONG,
     Segmented,
-    coloured,
     colour_of,
+    coloured,
     errors,
     segmentation_figure,
 )

@@ -16,7 +16,7 @@ from ssm_core import (
 )
 from ssm_vision import classification, classifier, delta_command, report, segmentation
 from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
-from ssm_vision.models import vmunet, vmunet_config
+from ssm_vision.models import vmamba, vmamba_config, vmunet, vmunet_config
 from ssm_vision.presets import RECIPES
 
 
@@ -29,6 +29,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
+        ),
+        ModelSpec(
+            "vmamba",
+            vmamba_config.VMambaConfig,
+            vmamba.VMamba,
+            "hierarchical image classifier, scans along rows and columns both ways",
+            "arXiv:2401.10166",
         ),
         ModelSpec(
             "vmunet",

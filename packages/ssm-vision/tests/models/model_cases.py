@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.models.vmamba import VMamba
+from ssm_vision.models.vmamba_config import VMambaConfig
 from ssm_vision.models.vmunet import VMUNet
 from ssm_vision.models.vmunet_config import VMUNetConfig
 
@@ -23,7 +25,19 @@ class Case(NamedTuple):
     """image sizes that must work"""
 
 
+def vmamba(**options: Any) -> Case:
+    config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
+    return Case(lambda info: VMamba(config, info), least=config.least_pixels)
+
+
 CASES: dict[str, Case] = {
+    "vmamba-v0": vmamba(d_state=3),
+    "vmamba-noz": vmamba(
+        **{"d_state": 1, "ssm_ratio": 1.0, "gated": False, "conv_bias": False},
+        **{"float32_scan": False, "mlp_ratio": 2.0, "stem": "convolutions"},
+        **{"downsample": "conv3x3", "positions": True},
+    ),
+    "vmamba-s4d": vmamba(mixer="s4d", mixer_options={"d_state": 4}),
     "vmunet": Case(
         lambda info: VMUNet(
             VMUNetConfig(dims=(16, 24, 32), depths=(1, 2, 1), depths_decoder=(1, 1, 2), d_state=4),

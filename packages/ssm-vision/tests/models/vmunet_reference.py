@@ -59,7 +59,7 @@ def block(w: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def ss2d(w: Weights, x: Tensor) -> Tensor:
-    b, rows, columns, _ = x.shape
+    rows, columns = x.shape[1:3]
     inner = w["out_norm.weight"].shape[0]
     u, z = (x @ w["in_proj.weight"].T).split(inner, -1)
     u = F.conv2d(u.permute(0, 3, 1, 2), w["conv2d.weight"], w["conv2d.bias"], 1, 1, 1, inner)
