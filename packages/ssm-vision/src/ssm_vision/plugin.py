@@ -9,7 +9,9 @@ from ssm_core import (
     CommandSpec,
     DatasetSpec,
     ModelSpec,
+    Picture,
     RecipeSpec,
+    Remark,
     TaskSpec,
     hookimpl,
     recipes_in,
@@ -111,5 +113,5 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
 
 
 @hookimpl
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
     return report.draw_runs(runs, folder)
