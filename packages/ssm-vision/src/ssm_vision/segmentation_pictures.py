@@ -9,9 +9,10 @@ import torch
 from ssm_core import Picture
 from ssm_vision.scene import Scene
 from ssm_vision.segmentation import predicted
+from ssm_vision.visualize import spread
 from ssm_vision.visualize_segmentation import Segmented, segmentation_figure
 
-N_SHOWN = 4
+N_SHOWN = 3
 #: the figures in the title are of so many images at most: a larger set would make a report slow
 MOST_IMAGES = 200
 
@@ -26,13 +27,12 @@ def draw_segmentation(scene: Scene) -> list[Picture]:
     """Draw image, truth, prediction and errors of some evaluation images."""
     images = scene.data.evaluation
     size = len(images)  # type: ignore[arg-type]
-    count, n_shown = min(size, MOST_IMAGES), min(size, N_SHOWN)
-    if not count:
+    if not size:
         return []
     task: Any = scene.restored.task
     total = task.metrics().to(scene.device)
-    places = [i * size // count for i in range(count)]
-    chosen = {places[i * count // n_shown] for i in range(n_shown)}
+    places = spread(size, MOST_IMAGES)
+    chosen = {places[i] for i in spread(len(places), N_SHOWN)}
     shown = []
     for place in places:
         image, truth = images[place]
@@ -47,6 +47,7 @@ def draw_segmentation(scene: Scene) -> list[Picture]:
     names = {"dice": "Dice", "iou": "IoU", "pixel_accuracy": "pixel accuracy"}
     values = total.compute()
     figures = ", ".join(f"{name} {float(values[key]):.4f}" for key, name in names.items())
+    count = len(places)
     of = f"{count} held-out images" if count == size else f"{count} of {size} held-out images"
     figure = segmentation_figure(
         shown, scene.restored.info.labels, f"{scene.name}: {figures} ({of})"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_vision.visualize import displayable
+from ssm_vision.visualize import displayable, new_figure, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RGB: TypeAlias = Annotated[np.ndarray[Any, Any], "y x 3"]
 
 #: of the classes from 1 on (0 is the background, left as it is), told apart by everybody
-CLASSES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
+CLASSES = ("#009e73", "#e69f00", "#0072b2", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
 MISSED, INVENTED, WRONG = "#d81b60", "#1e88e5", "#d81b60"
 OPACITY = 0.45
 COLUMNS = ("image", "truth", "prediction", "errors")
@@ -44,10 +44,8 @@ def segmentation_figure(shown: Sequence[Segmented], labels: Sequence[str], title
     """
     from matplotlib.patches import Patch
 
-    from ssm_vision.visualize import _figure
-
     binary = len(labels) == 1 or not any(int(s.truth.max()) > 1 for s in shown)
-    figure = _figure(SIDE * len(COLUMNS) + 0.5, SIDE * len(shown) + 1.0)
+    figure = new_figure(SIDE * len(COLUMNS) + 0.5, SIDE * len(shown) + 1.0)
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(len(shown), len(COLUMNS), squeeze=False)
     for row, one in zip(panels, shown, strict=True):
@@ -60,8 +58,7 @@ def segmentation_figure(shown: Sequence[Segmented], labels: Sequence[str], title
         )
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture, interpolation="antialiased")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            without_ticks(axes)
         row[0].set_ylabel(one.caption, fontsize=8)
     for axes, name in zip(panels[0], COLUMNS, strict=True):
         axes.set_title(name, fontsize=9)
