@@ -14,12 +14,14 @@ from ssm_core.errors import SsmError
 from ssm_vision.classification_pictures import draw_classification
 from ssm_vision.model_pictures import draw_model
 from ssm_vision.scene import Painter, Scene
+from ssm_vision.segmentation_pictures import draw_segmentation
 
 log = logging.getLogger(__name__)
 
 #: name of a task -> what draws its runs. Runs of other tasks are left alone.
 PAINTERS: dict[str, Painter] = {
     "classification": draw_classification,
+    "segmentation": draw_segmentation,
 }
 
 
