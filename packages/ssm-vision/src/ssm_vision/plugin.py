@@ -14,8 +14,10 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
+from ssm_core.specs import NoOptions
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.generative import diffusion, diffusion_model, pixel_model, pixels
 from ssm_vision.presets import RECIPES
 
 
@@ -28,7 +30,21 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
-        )
+        ),
+        ModelSpec(
+            "pixel-model",
+            pixel_model.PixelModelConfig,
+            pixel_model.PixelModel,
+            "draws images pixel by pixel, any causal mixer",
+            "arXiv:1601.06759",
+        ),
+        ModelSpec(
+            "diffusion-model",
+            diffusion_model.DiffusionModelConfig,
+            diffusion_model.DiffusionModel,
+            "draws images out of noise, patches with any mixer",
+            "arXiv:2006.11239",
+        ),
     ]
 
 
@@ -62,7 +78,19 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             classification.ClassificationOptions,
             classification.Classification,
             "one class per example: cross-entropy, accuracy",
-        )
+        ),
+        TaskSpec(
+            "pixels",
+            NoOptions,
+            pixels.Pixels,
+            "every pixel from those before it: cross-entropy, bits per pixel",
+        ),
+        TaskSpec(
+            "diffusion",
+            NoOptions,
+            diffusion.Diffusion,
+            "the noise in images: mean squared error over random steps",
+        ),
     ]
 
 
