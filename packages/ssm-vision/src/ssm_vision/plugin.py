@@ -17,7 +17,14 @@ from ssm_core import (
 from ssm_core.specs import NoOptions
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
-from ssm_vision.generative import diffusion, diffusion_model, pixel_model, pixels
+from ssm_vision.generative import (
+    diffusion,
+    diffusion_model,
+    pixel_model,
+    pixels,
+    sample_command,
+    samples,
+)
 from ssm_vision.presets import RECIPES
 
 
@@ -107,10 +114,16 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             "draw the step size Delta of a trained Mamba over images",
             delta_command.configure,
             delta_command.run,
-        )
+        ),
+        CommandSpec(
+            "sample",
+            "draw images with a trained pixel or diffusion model",
+            sample_command.configure,
+            sample_command.run,
+        ),
     ]
 
 
 @hookimpl
 def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
-    return report.draw_runs(runs, folder)
+    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]
