@@ -25,6 +25,7 @@ from ssm_vision.generative import (
     sample_command,
     samples,
 )
+from ssm_vision.models import s4nd_vit
 from ssm_vision.presets import RECIPES
 
 
@@ -37,6 +38,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
+        ),
+        ModelSpec(
+            "s4nd-vit",
+            s4nd_vit.S4NDViTConfig,
+            s4nd_vit.S4NDViT,
+            "vision transformer with S4 over rows and columns in place of attention",
+            "arXiv:2210.06583",
         ),
         ModelSpec(
             "pixel-model",
