@@ -11,6 +11,7 @@ Such a kernel need never be made: convolving along x with K_x and then along y w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
@@ -113,11 +114,11 @@ class S4ND(nn.Module):
         batch, height, width, d = u.shape
         along_x = self._convolve(u.flatten(0, 1), self.kernel_x(width))  # (b y, x, c r, d)
         # every output of the first convolution has a kernel of its own in the second
-        columns = along_x.view(batch, height, width, -1).transpose(1, 2).flatten(0, 1)
-        K_y = self.kernel_y(height).view(-1, columns.shape[2], height)
-        both = self._convolve(columns, K_y)  # (b x, y, 1, c r d)
-        both = both.view(batch, width, height, self.config.channels, self.config.rank, d)
-        return both.sum(dim=4).transpose(1, 2)
+        features = (self.config.channels, self.config.rank, d)
+        columns = along_x.view(batch, height, width, math.prod(features)).transpose(1, 2)
+        K_y = self.kernel_y(height).view(-1, math.prod(features), height)
+        both = self._convolve(columns.flatten(0, 1), K_y)  # (b x, y, 1, c r d)
+        return both.view(batch, width, height, *features).sum(dim=4).transpose(1, 2)
 
     def _convolve(self, u: Tensor, K: ConvolutionKernel) -> Tensor:
         if self.config.bidirectional:

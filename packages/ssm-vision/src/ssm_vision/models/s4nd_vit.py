@@ -9,8 +9,8 @@ reads the patches as one sequence, row by row, with bidirectional S4 (N = 64, tw
 of A and B): mixer "s4" here, `s4nd_vit_base`. Mixer "s4nd" is S4ND over both axes, which the paper
 uses in ConvNeXt; with N = 32 the two sets of kernels have as many numbers, `s4nd_vit_base_2d`.
 
-What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; linear
-maps start as those of ViT (truncated normal, 0.02). Images that no number of patches fills are
+What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; MLPs
+and head start as those of ViT (truncated normal, 0.02), mixers as everywhere. Images that no number of patches fills are
 padded with 0 on the right and below. The bandlimit, which the paper uses for images of other sizes
 than the trained one, is left out.
 """
@@ -115,9 +115,9 @@ class S4NDViT(ImageModel):
         )
         self.norm = LayerNorm(d, eps=1e-6)
         self.head: nn.Module = nn.Identity()
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                _init_linear(part)
+        for block in self.blocks:
+            _init_linear(block.mlp.fc1)
+            _init_linear(block.mlp.fc2)
         self.reset_classifier(self.num_classes)
 
     @property
