@@ -39,6 +39,18 @@ from ssm_vision.models import (
     vmunet,
     vmunet_config,
 )
+from ssm_core.specs import NoOptions
+from ssm_vision import classification, classifier, delta_command, report
+from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.generative import (
+    diffusion,
+    diffusion_model,
+    pixel_model,
+    pixels,
+    sample_command,
+    samples,
+)
+from ssm_vision.models import s4nd_vit
 from ssm_vision.presets import RECIPES
 
 
@@ -92,6 +104,26 @@ def ssm_register_mixers() -> Iterable[MixerSpec]:
             mambavision_mixer.MambaVisionMixer,
             "MambaVision's mixer: a scan beside a convolution, not causal",
         )
+            "s4nd-vit",
+            s4nd_vit.S4NDViTConfig,
+            s4nd_vit.S4NDViT,
+            "vision transformer with S4 over rows and columns in place of attention",
+            "arXiv:2210.06583",
+        ),
+        ModelSpec(
+            "pixel-model",
+            pixel_model.PixelModelConfig,
+            pixel_model.PixelModel,
+            "draws images pixel by pixel, any causal mixer",
+            "arXiv:1601.06759",
+        ),
+        ModelSpec(
+            "diffusion-model",
+            diffusion_model.DiffusionModelConfig,
+            diffusion_model.DiffusionModel,
+            "draws images out of noise, patches with any mixer",
+            "arXiv:2006.11239",
+        ),
     ]
 
 
@@ -161,6 +193,16 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             segmentation.SegmentationOptions,
             segmentation.Segmentation,
             "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
+            "pixels",
+            NoOptions,
+            pixels.Pixels,
+            "every pixel from those before it: cross-entropy, bits per pixel",
+        ),
+        TaskSpec(
+            "diffusion",
+            NoOptions,
+            diffusion.Diffusion,
+            "the noise in images: mean squared error over random steps",
         ),
     ]
 
@@ -178,10 +220,18 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             "draw the step size Delta of a trained Mamba over images",
             delta_command.configure,
             delta_command.run,
-        )
+        ),
+        CommandSpec(
+            "sample",
+            "draw images with a trained pixel or diffusion model",
+            sample_command.configure,
+            sample_command.run,
+        ),
     ]
 
 
 @hookimpl
 def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
     return report.draw_runs(runs, folder)
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
+    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]

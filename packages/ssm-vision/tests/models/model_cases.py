@@ -17,6 +17,7 @@ from ssm_vision.models.vmamba import VMamba
 from ssm_vision.models.vmamba_config import VMambaConfig
 from ssm_vision.models.vmunet import VMUNet
 from ssm_vision.models.vmunet_config import VMUNetConfig
+from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -124,4 +125,13 @@ CASES: dict[str, Case] = {
         ),
         least=1,
     ),
+def _s4nd_vit(mixer: str, **options: object) -> Case:
+    config = S4NDViTConfig(8, 8, 2, 2, mixer, {"d_state": 4, "channels": 2, **options}, 0.1)
+    return Case(lambda info: S4NDViT(config, info), least=1)
+
+
+CASES: dict[str, Case] = {
+    "s4nd-vit": _s4nd_vit("s4nd"),
+    "s4nd-vit-s4-rank-2": _s4nd_vit("s4nd", kernel="s4", rank=2, l_max=4, n_ssm=1),
+    "s4nd-vit-sequence": _s4nd_vit("s4", bidirectional=True),
 }
