@@ -18,7 +18,7 @@ N_SHOWN = 10
 
 def configure(parser: Any) -> None:
     """Add the arguments of the command."""
-    models = ", ".join(presets.list_models())
+    models = ", ".join(presets.PRESETS)
     parser.add_argument("model", type=str, help=f"a run folder, or a trained model: {models}")
     parser.add_argument(
         "--images",
@@ -50,10 +50,10 @@ def run(arguments: Any) -> int:
 
 def _load(name: str) -> tuple[PatchClassifier, str, Any]:
     """The model in evaluation mode, its data set's name and, for a run, that data set's options."""
-    if name in presets.list_models():
-        return presets.create_model(name, pretrained=True), "mnist", None
+    if name in presets.PRESETS:
+        return presets.trained(name), "mnist", None
     if not Path(name).is_dir():
-        raise UnknownNameError.of("model or run folder", name, presets.list_models())
+        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
     from ssm_core.train.restore import load_run
 
     restored = load_run(Path(name))
