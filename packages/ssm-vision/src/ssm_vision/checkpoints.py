@@ -51,7 +51,7 @@ def read(source: str | Path) -> Tensors:
     if path.is_file():
         return read_file(path)
     on_hub = HUB_ID.fullmatch(str(source))
-    if on_hub is None or path.suffix in SUFFIXES and not on_hub["file"]:
+    if on_hub is None or (path.suffix in SUFFIXES and not on_hub["file"]):
         raise CheckpointError(
             f"{source}: no such file or folder, and no id of the Hugging Face hub (org/name or "
             "org/name:file)"

@@ -61,7 +61,7 @@ class BaselineConfig:
 
 
 def build(config: BaselineConfig, info: DataInfo) -> nn.Module:
-    """Build a baseline for images (c, y, x) of any number of channels: (b, c, y, x) -> (b, classes).
+    """Build a baseline for the images and classes of `info`: (b, c, y, x) -> (b, classes).
 
     Raises:
         ConfigError: the data are not images, or smaller than a patch.
