@@ -16,6 +16,7 @@ from ssm_core import (
 )
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.models import vim, vim_config
 from ssm_vision.presets import RECIPES
 
 
@@ -28,7 +29,14 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
-        )
+        ),
+        ModelSpec(
+            "vim",
+            vim_config.VimConfig,
+            vim.Vim,
+            "Vision Mamba (Vim), image classifier for any image size",
+            "arXiv:2401.09417",
+        ),
     ]
 
 
