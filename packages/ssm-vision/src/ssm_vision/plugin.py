@@ -8,6 +8,7 @@ from pathlib import Path
 from ssm_core import (
     CommandSpec,
     DatasetSpec,
+    MixerSpec,
     ModelSpec,
     RecipeSpec,
     TaskSpec,
@@ -16,7 +17,7 @@ from ssm_core import (
 )
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
-from ssm_vision.models import vim, vim_config
+from ssm_vision.models import mambavision, mambavision_config, mambavision_mixer, vim, vim_config
 from ssm_vision.presets import RECIPES
 
 
@@ -37,6 +38,25 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             "Vision Mamba (Vim), image classifier for any image size",
             "arXiv:2401.09417",
         ),
+        ModelSpec(
+            "mambavision",
+            mambavision_config.MambaVisionConfig,
+            mambavision.MambaVision,
+            "convolutions, then Mamba and attention in windows; any mixer",
+            "arXiv:2407.08083",
+        ),
+    ]
+
+
+@hookimpl
+def ssm_register_mixers() -> Iterable[MixerSpec]:
+    return [
+        MixerSpec(
+            "mambavision",
+            mambavision_mixer.MambaVisionMixerConfig,
+            mambavision_mixer.MambaVisionMixer,
+            "MambaVision's mixer: a scan beside a convolution, not causal",
+        )
     ]
 
 

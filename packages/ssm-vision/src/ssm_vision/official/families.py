@@ -9,12 +9,15 @@ from ssm_core.errors import UnknownNameError
 from ssm_core.official.options import plain
 from ssm_core.official.tensors import StateDict, Tensors, collect
 from ssm_vision.models.image_model import ImageModel
-from ssm_vision.official import vim
+from ssm_vision.official import mambavision, vim
 
 Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any]], ImageModel]
 
 #: each `build(tensors, config)` takes the original constructor's arguments as config
-FAMILIES: dict[str, Builder] = {"vim": vim.build}
+FAMILIES: dict[str, Builder] = {
+    "vim": vim.build,
+    "mambavision": mambavision.build,
+}
 
 
 def from_official(
