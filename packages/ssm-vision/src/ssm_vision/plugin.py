@@ -17,7 +17,15 @@ from ssm_core import (
 )
 from ssm_vision import classification, classifier, delta_command, report
 from ssm_vision.data import cifar10, digits, image_folder, mnist
-from ssm_vision.models import mambavision, mambavision_config, mambavision_mixer, vim, vim_config
+from ssm_vision.models import (
+    mambavision,
+    mambavision_config,
+    mambavision_mixer,
+    vim,
+    vim_config,
+    vmamba,
+    vmamba_config,
+)
 from ssm_vision.presets import RECIPES
 
 
@@ -44,6 +52,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             mambavision.MambaVision,
             "convolutions, then Mamba and attention in windows; any mixer",
             "arXiv:2407.08083",
+        ),
+        ModelSpec(
+            "vmamba",
+            vmamba_config.VMambaConfig,
+            vmamba.VMamba,
+            "hierarchical image classifier, scans along rows and columns both ways",
+            "arXiv:2401.10166",
         ),
     ]
 
