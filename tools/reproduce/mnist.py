@@ -10,18 +10,15 @@ made on the test images) into the ssm-vision package for `create_model(..., pret
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from runs import installed, machine, train
 
-from ssm_core.train.folder import processor, read_status, versions
+from ssm_core.train.folder import read_status
 from ssm_core.train.restore import load_run
 from ssm_vision.classifier import PatchClassifier
 from ssm_vision.presets import save_pretrained
@@ -53,7 +50,7 @@ class Result:
 def main() -> int:
     options = arguments()
     results = [
-        result_of(recipe, seed, train(recipe, seed, options))
+        result_of(recipe, seed, train(recipe, options.out / f"seed-{seed}", words(seed, options)))
         for seed in options.seeds  # all recipes of a seed first: a broken-off table is comparable
         for recipe in options.recipes
     ]
@@ -77,28 +74,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(recipe: str, seed: int, options: argparse.Namespace) -> Path:
-    """Return the finished run folder, training what is left to do."""
-    out = options.out / f"seed-{seed}"
-    if (done := finished(out, recipe)) is not None:
-        return done
-    command = [str(Path(sys.executable).with_name("ssm-train")), "fit", recipe]
-    command += ["--out", str(out), "--resume", "auto", "--trainer.seed", str(seed)]
-    command += ["--trainer.accelerator", "cpu", "--data.root", str(options.data_root)]
-    print(f"==> {recipe}, seed {seed}", flush=True)
-    if subprocess.run(command).returncode:
-        sys.exit(f"error: {recipe} with seed {seed} failed, see above; give the command again")
-    done = finished(out, recipe)
-    if done is None:
-        sys.exit(f"error: no finished run of {recipe} in {out}")
-    return done
-
-
-def finished(out: Path, recipe: str) -> Path | None:
-    """The newest finished run of a recipe below `out`."""
-    runs = [run for run in sorted(out.glob(f"{recipe}-*")) if (run / "status.json").is_file()]
-    done = [run for run in runs if read_status(run)["state"] == "finished"]
-    return done[-1] if done else None
+def words(seed: int, options: argparse.Namespace) -> list[str]:
+    """What the command says beside the recipe."""
+    root = str(options.data_root)
+    return ["--trainer.seed", str(seed), "--trainer.accelerator", "cpu", "--data.root", root]
 
 
 def result_of(recipe: str, seed: int, folder: Path) -> Result:
@@ -131,17 +110,12 @@ def table(results: list[Result], options: argparse.Namespace) -> str:
         "|---|---|---|" + "---|" * len(options.seeds) + "---|---|",
     ]  # fmt: skip
     lines += [row([r for r in results if r.recipe == recipe]) for recipe in options.recipes]
-    shown = {
-        name: number for name, number in versions().items() if name not in ("platform", "processor")
-    }
-    installed = ", ".join(f"{name} {number}" for name, number in shown.items())
     lines += [
         "",
-        f"- machine: {processor()}, {platform.system()} {platform.machine()},"
-        f" {os.cpu_count()} cores, {torch.get_num_threads()} threads; seconds per epoch are the"
+        f"- machine: {machine()}; seconds per epoch are the"
         " median, training alone (evaluation not counted), on a machine that other programs used"
         " at times",
-        f"- versions: {installed}",
+        f"- versions: {installed()}",
         f"- command: `python tools/reproduce/mnist.py --data-root FOLDER --seeds {seeds}`",
     ]
     return "\n".join(lines) + "\n"

@@ -15,8 +15,8 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
-from ssm_vision import classification, classifier, delta_command, report
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision import classification, classifier, delta_command, report, segmentation
+from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
 from ssm_vision.models import (
     mambavision,
     mambavision_config,
@@ -25,6 +25,8 @@ from ssm_vision.models import (
     vim_config,
     vmamba,
     vmamba_config,
+    vmunet,
+    vmunet_config,
 )
 from ssm_vision.presets import RECIPES
 
@@ -60,6 +62,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             "hierarchical image classifier, scans along rows and columns both ways",
             "arXiv:2401.10166",
         ),
+        ModelSpec(
+            "vmunet",
+            vmunet_config.VMUNetConfig,
+            vmunet.VMUNet,
+            "U-Net of VMamba blocks, for segmentation",
+            "arXiv:2402.02491",
+        ),
     ]
 
 
@@ -94,6 +103,12 @@ def ssm_register_datasets() -> Iterable[DatasetSpec]:
             image_folder.build,
             "your own images, one folder per class",
         ),
+        DatasetSpec(
+            "segmentation-folder",
+            segmentation_folder.SegmentationFolderOptions,
+            segmentation_folder.build,
+            "your own pictures with masks, image/NAME.png and label/NAME.png",
+        ),
     ]
 
 
@@ -105,7 +120,13 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             classification.ClassificationOptions,
             classification.Classification,
             "one class per example: cross-entropy, accuracy",
-        )
+        ),
+        TaskSpec(
+            "segmentation",
+            segmentation.SegmentationOptions,
+            segmentation.Segmentation,
+            "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_core.plugins import PluginHost
+from ssm_core.specs import Picture, Remark
 from ssm_core.train.checkpoint import write_text
 from ssm_core.train.folder import check_run_folder, read_status
 from ssm_core.train.loggers import read_metrics
@@ -33,10 +34,23 @@ def report(host: PluginHost, runs: Sequence[Path], folder: Path) -> Report:
     curves = draw_curves(runs, folder / "curves.png")
     if curves is not None:
         files.append(curves)
-    for pictures in host.manager.hook.ssm_report(runs=list(runs), folder=folder):
-        files += pictures
+    for items in host.manager.hook.ssm_report(runs=list(runs), folder=folder):
+        files += [item.path if isinstance(item, Picture) else item
+                  for item in items if not isinstance(item, Remark)]
     write_text(folder / "report.md", _markdown(rows, files))
     return Report(rows, [folder / "report.md", *files])
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """What to call each run: its folder's name, with folders above it where names repeat."""
+    parts = [run.resolve().parts for run in runs]
+    names = []
+    for own in parts:
+        length = 1
+        while length < len(own) and sum(p[-length:] == own[-length:] for p in parts) > 1:
+            length += 1
+        names.append("/".join(own[-length:]))
+    return names
 
 
 def _row(run: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from ssm_core.errors import UnknownNameError
 from ssm_core.official.options import plain
 from ssm_core.official.tensors import StateDict, Tensors, collect
 from ssm_vision.models.image_model import ImageModel
-from ssm_vision.official import mambavision, vim, vmamba
+from ssm_vision.official import mambavision, vim, vmamba, vmunet
 from ssm_vision.official.containers import model_in
 
 Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any]], ImageModel]
@@ -19,6 +19,7 @@ FAMILIES: dict[str, Builder] = {
     "vim": vim.build,
     "mambavision": mambavision.build,
     "vmamba": vmamba.build,
+    "vmunet": vmunet.build,
 }
 
 
