@@ -67,9 +67,9 @@ class TestOptions:
         assert features(torch.zeros(2, 3, 16, 16)).shape == (2, 16)
 
     def test_overrides(self) -> None:
-        model = create_model("toy_small", width=2, depths=[2, 1], drop_path_rate=1)
+        model = create_model("toy_small", width=2, depths=[2, 1], drop_path=1)
         assert (model.config.width, tuple(model.config.depths)) == (2, (2, 1))
-        assert model.config.drop_path_rate == 1.0
+        assert model.config.drop_path == 1.0
         nested = create_model("toy_small", mixer_options={"d_state": 4})
         dotted = create_model("toy_small", **{"mixer_options.d_state": 4})
         assert nested.config.mixer_options == dotted.config.mixer_options == {"d_state": 4}
@@ -134,7 +134,7 @@ class TestCheckpoint:
             other = create_model("toy_small", checkpoint=tmp_path / "w.pth", num_classes=3)
         torch.testing.assert_close(other.patch_embed.weight, trained.patch_embed.weight)
         (line,) = caplog.messages
-        assert line.startswith("toy_small: the head stays untrained: head.weight is (10, 16) in")
+        assert line.startswith("toy_small: the checkpoint's head does not fit: head.weight, head.b")
 
     def test_every_name_that_does_not_match(self, tmp_path: Path) -> None:
         tensors = create_model("toy_small").state_dict()

@@ -22,7 +22,7 @@ class ToyConfig:
 
     width: int = 4
     depths: tuple[int, ...] = (1, 2)
-    drop_path_rate: float = 0.0
+    drop_path: float = 0.0
     mixer_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -16,14 +16,13 @@ from torch import nn
 
 from ssm_core.errors import CheckpointError
 from ssm_core.official.tensors import Tensors, collect, listed
+from ssm_vision.official.containers import model_in
+from ssm_vision.official.names import as_ours
 from ssm_vision.official.strict import load_strictly
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-#: where training scripts keep the weights of the model, first found first taken: the model as
-#: trained, which the published figures are of, before its moving average
-CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema")
 #: put before every name by wrappers for several GPUs and by `torch.compile`
 WRAPPERS = ("module.", "_orig_mod.")
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>.+))?")
@@ -67,11 +66,7 @@ def read_file(path: Path) -> Tensors:
         from ssm_core.train.checkpoint import load_weights
 
         return _unwrapped(load_weights(path)[0])
-    content = _load(path)
-    if isinstance(content, dict):
-        inside = [key for key in CONTAINERS if isinstance(content.get(key), dict)]
-        content = content[inside[0]] if inside else content
-    return _unwrapped(collect(str(path), content, "", "."))
+    return _unwrapped(collect(str(path), model_in(_load(path), ""), "", "."))
 
 
 def fill(owner: str, model: nn.Module, tensors: Tensors, resized: bool) -> None:
@@ -89,25 +84,24 @@ def fill(owner: str, model: nn.Module, tensors: Tensors, resized: bool) -> None:
 
 
 def fitted(owner: str, model: nn.Module, tensors: Tensors, resized: bool) -> Tensors:
-    """The tensors as `model` has them, under its names; what does not fit stays as it is."""
+    """The tensors as `model` has them, under its names, with its own where a head does not fit."""
+    tensors = as_ours(model, tensors)
     if not resized:
         return tensors
-    if hasattr(model, "adapt"):
-        tensors = model.adapt(tensors)
     own = model.state_dict()
-    other = [
+    adapted = model.adapt(tensors) if hasattr(model, "adapt") else tensors
+    untrained = [
         name
         for name in _head_names(model)
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name not in adapted or adapted[name].shape != own[name].shape
     ]
-    if other:
+    if untrained:
         log.warning(
-            "%s: the head stays untrained: %s",
-            owner,
-            listed(f"{n} is {tuple(tensors[n].shape)} in the checkpoint, {tuple(own[n].shape)} "
-                   "in the model" for n in other),
-        )  # fmt: skip
-    return tensors | {name: own[name] for name in other}
+            "%s: the checkpoint's head does not fit: %s untrained", owner, listed(untrained)
+        )
+    # what `adapt` leaves out because it does not know it is to be reported, not forgotten
+    unknown = {name: value for name, value in tensors.items() if name not in own}
+    return unknown | adapted | {name: own[name] for name in untrained}
 
 
 def download(repository: str, file: str | None) -> Path:

@@ -36,9 +36,7 @@ def draw_classification(scene: Scene) -> list[Picture]:
         return []
     found = predict(scene)
     counts = torch.zeros(info.n_outputs, info.n_outputs, dtype=torch.int64)
-    counts.index_put_(
-        (found.labels, found.classes), torch.ones_like(found.labels), accumulate=True
-    )
+    counts.index_put_((found.labels, found.classes), torch.ones_like(found.labels), accumulate=True)
     source = scene.source if found.whole else f"{len(found.labels):,} {scene.source}"
     figure = visualize.confusion_figure(counts, info.labels, f"{scene.name}: {source}")
     text = describe(counts, info.labels)

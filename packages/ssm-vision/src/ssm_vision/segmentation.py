@@ -52,7 +52,10 @@ class SegmentationOptions:
     ignore_index: int | None = None
 
     def __post_init__(self) -> None:
-        weights = {"dice_weight": self.dice_weight, "cross_entropy_weight": self.cross_entropy_weight}
+        weights = {
+            "dice_weight": self.dice_weight,
+            "cross_entropy_weight": self.cross_entropy_weight,
+        }
         for name, weight in weights.items():
             if weight < 0:
                 raise ConfigError(f"task.{name} is {weight}, expected 0 or more")
@@ -76,7 +79,9 @@ class Segmentation(Task):
     def __init__(self, options: SegmentationOptions, info: DataInfo) -> None:
         self.options, self.info = options, info
         binary = info.n_outputs == 1
-        self.form: Form = options.form if options.form != "auto" else "isic" if binary else "synapse"
+        self.form: Form = (
+            options.form if options.form != "auto" else "isic" if binary else "synapse"
+        )
         own = options.smoothing
         self.smoothing = SMOOTHING[self.form] if own is None else own
 

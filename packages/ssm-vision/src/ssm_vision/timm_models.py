@@ -23,8 +23,10 @@ from ssm_vision.models.image_model import ImageModel
 from ssm_vision.models.preset import Preset
 from ssm_vision.models.registry import FAMILIES
 
-#: what `create_model` of timm and its training script pass to every model; a model whose
-#: configuration has no such field takes only these values
+#: what timm calls otherwise
+FIELDS = {"drop_path_rate": "drop_path", "drop_rate": "dropout"}
+#: what timm and its training script pass to every model; a model whose configuration has no such
+#: field takes only these values
 WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "drop_rate": (0.0,),
     "drop_path_rate": (0.0,),
@@ -104,7 +106,10 @@ def build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 def _construct(name: str, preset: Preset, **options: Any) -> nn.Module:
     known = vars(preset.config)
     for option, values in WITHOUT_EFFECT.items():
-        if option not in known and options.get(option) in values:
+        field = FIELDS.get(option, option)
+        if option in options and field in known:
+            options.setdefault(field, options.pop(option))
+        elif options.get(option) in values:
             del options[option]
     return zoo.create_model(name, **options)
 

@@ -23,7 +23,6 @@ class Case(NamedTuple):
     """image sizes that must work"""
 
 
-
 def mambavision(**options: Any) -> Case:
     config = MambaVisionConfig(
         dim=8, in_dim=4, depths=(1, 1, 2, 2), num_heads=(2, 2), windows=(3, 2), **options

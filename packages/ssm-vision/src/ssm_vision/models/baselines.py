@@ -17,6 +17,7 @@ from torch import nn
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.layers.checks import probability
 from ssm_vision.models.preset import Preset
 
 #: architecture -> pixels of a side of the images it was published for
@@ -44,20 +45,17 @@ class BaselineConfig:
         architecture: resnet18, resnet50, resnet101, resnet152, resnext50_32x4d, regnety_040,
             vit_base_patch16_384, vit_large_patch16_384, deit_tiny_patch16_224,
             deit_small_patch16_224 or deit_base_patch16_224.
-        drop_path_rate: probability of leaving out a residual branch in training, 0..1; at the last
+        drop_path: probability of leaving out a residual branch in training, 0..1; at the last
             block, growing linearly up to it.
     """
 
     architecture: str = "resnet18"
-    drop_path_rate: float = 0.0
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         if self.architecture not in IMAGE_SIZES:
             raise UnknownNameError.of("architecture", self.architecture, IMAGE_SIZES)
-        if not 0 <= self.drop_path_rate < 1:
-            raise ConfigError(
-                f"model.drop_path_rate is {self.drop_path_rate}, expected a number in [0, 1)"
-            )
+        probability("BaselineConfig", "drop_path", self.drop_path)
 
 
 def build(config: BaselineConfig, info: DataInfo) -> nn.Module:
@@ -86,7 +84,7 @@ def build(config: BaselineConfig, info: DataInfo) -> nn.Module:
         config.architecture,
         num_classes=info.n_outputs,
         in_chans=in_chans,
-        drop_path_rate=config.drop_path_rate,
+        drop_path_rate=config.drop_path,
         **size,
     )
     return model
