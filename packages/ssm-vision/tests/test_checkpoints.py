@@ -23,7 +23,7 @@ def check(read: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(read[name], value)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar"])
 @pytest.mark.parametrize(
     "container", [None, "model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema"]
 )

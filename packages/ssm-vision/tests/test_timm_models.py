@@ -68,7 +68,7 @@ def test_other_arguments_name_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="option of toy_small 'widht'"):
         timm.create_model("toy_small", widht=3)
     for option in ({"drop_rate": 0.5}, {"global_pool": "max"}, {"drop_block_rate": 0.1}):
-        with pytest.raises(UnknownNameError, match="option of toy_small 'drop_|'global_pool"):
+        with pytest.raises(UnknownNameError, match=r"option of toy_small 'drop_|'global_pool"):
             timm.create_model("toy_small", **option)
 
 
@@ -110,7 +110,7 @@ def test_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.testing.assert_close(larger.patch_embed.weight, trained.patch_embed.weight)
     assert larger.pos_embed.shape[2:] == (16, 16)
     assert any("head does not fit" in line for line in caplog.messages)
-    with pytest.raises(CheckpointError, match="patch_embed.weight has shape"):
+    with pytest.raises(CheckpointError, match=r"patch_embed\.weight has shape"):
         timm.create_model("toy_small", pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1)
     with pytest.raises(CheckpointError, match="toy_small: no weights come with the package; use"):
         timm.create_model("toy_small", pretrained=True)

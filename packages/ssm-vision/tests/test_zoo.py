@@ -76,11 +76,11 @@ class TestOptions:
         assert PRESETS["toy_small"].config.mixer_options == {}
 
     def test_unknown_options_name_the_nearest(self) -> None:
-        with pytest.raises(UnknownNameError, match="option of toy_small 'widht': .* 'width'"):
+        with pytest.raises(UnknownNameError, match=r"option of toy_small 'widht': .* 'width'"):
             create_model("toy_small", widht=3)
         with pytest.raises(UnknownNameError, match="'num_clases': did you mean 'num_classes'"):
             create_model("toy_small", num_clases=3)
-        with pytest.raises(ConfigError, match="width.size is set, but width is 4 and no mapping"):
+        with pytest.raises(ConfigError, match=r"width.size is set, but width is 4 and no mapping"):
             create_model("toy_small", **{"width.size": 3})
 
     @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ class TestCheckpoint:
             create_model("toy_small", checkpoint=tmp_path / "w.pt")
         for part in ("missing norm.weight", "unexpected extra", "head.bias has shape (7,), expect"):
             assert part in str(caught.value)
-        with pytest.raises(CheckpointError, match="patch_embed.weight has shape"):
+        with pytest.raises(CheckpointError, match=r"patch_embed\.weight has shape"):
             create_model("toy_small", checkpoint=tmp_path / "w.pt", in_chans=1)
-        with pytest.raises(CheckpointError, match="missing norm.weight"):
+        with pytest.raises(CheckpointError, match=r"missing norm\.weight"):
             create_model("toy_small", checkpoint=tmp_path / "w.pt", num_classes=3)

@@ -22,7 +22,7 @@ from ssm_vision.official.strict import load_strictly
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
 #: put before every name by wrappers for several GPUs and by `torch.compile`
 WRAPPERS = ("module.", "_orig_mod.")
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>.+))?")
@@ -50,7 +50,7 @@ def read(source: str | Path) -> Tensors:
     if path.is_file():
         return read_file(path)
     on_hub = HUB_ID.fullmatch(str(source))
-    if on_hub is None or (path.suffix in SUFFIXES and not on_hub["file"]):
+    if on_hub is None or (path.name.endswith(SUFFIXES) and not on_hub["file"]):
         raise CheckpointError(
             f"{source}: no such file or folder, and no id of the Hugging Face hub (org/name or "
             "org/name:file)"
@@ -60,7 +60,7 @@ def read(source: str | Path) -> Tensors:
 
 def read_file(path: Path) -> Tensors:
     """Read one file, whatever training script wrote it."""
-    if path.suffix not in SUFFIXES:
+    if not path.name.endswith(SUFFIXES):
         raise CheckpointError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".safetensors":
         from ssm_core.train.checkpoint import load_weights

@@ -41,7 +41,7 @@ def test_numbers_of_stages(model: Toy, given: object, expected: list[int]) -> No
 
 @pytest.mark.parametrize("given", [0, 3, -1, [2], [-3], (0, 5)])
 def test_stages_that_there_are_not(model: Toy, given: object) -> None:
-    with pytest.raises(ConfigError, match="Toy: stages .*, expected numbers from -2 to 1"):
+    with pytest.raises(ConfigError, match=r"Toy: stages .*, expected numbers from -2 to 1"):
         model.stage_indices(given)  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def test_checked_images(model: Toy) -> None:
 
 def test_images_that_cannot_be_used(model: Toy) -> None:
     for shape in [(3, 16, 24), (2, 1, 16, 24), (2, 16, 24, 3), (2, 3, 1, 16, 24)]:
-        with pytest.raises(ShapeError, match="images have shape .* expected .* c = 3 channels"):
+        with pytest.raises(ShapeError, match=r"images have shape .* expected .* c = 3 channels"):
             model.checked(torch.zeros(shape))
     with pytest.raises(ShapeError, match="7 x 24 pixels, expected at least 8 x 8"):
         model.checked(torch.zeros(1, 3, 7, 24), least=8)
