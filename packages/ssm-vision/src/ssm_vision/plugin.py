@@ -15,9 +15,17 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
-from ssm_vision import classification, classifier, delta_command, report, segmentation
+from ssm_vision import (
+    bench_command,
+    classification,
+    classifier,
+    delta_command,
+    report,
+    segmentation,
+)
 from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
 from ssm_vision.models import (
+    baselines,
     mambavision,
     mambavision_config,
     mambavision_mixer,
@@ -68,6 +76,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             vmunet.VMUNet,
             "U-Net of VMamba blocks, for segmentation",
             "arXiv:2402.02491",
+        ),
+        ModelSpec(
+            "baseline",
+            baselines.BaselineConfig,
+            baselines.build,
+            "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
+            "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
         ),
     ]
 
@@ -143,7 +158,13 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             "draw the step size Delta of a trained Mamba over images",
             delta_command.configure,
             delta_command.run,
-        )
+        ),
+        CommandSpec(
+            "bench",
+            "time models by name and measure their memory, against image size",
+            bench_command.configure,
+            bench_command.run,
+        ),
     ]
 
 
