@@ -139,7 +139,7 @@ def test_one_step_ahead_is_seen_and_no_state_exists() -> None:
         layer.initial_state(1)
     with pytest.raises(ShapeError, match=r"expected \(b, l, d\) = \(b, l, 6\)"):
         layer(x[..., :4])
-    with pytest.raises(ArgumentError, match="expected .* l = 5"):
+    with pytest.raises(ArgumentError, match=r"expected .* l = 5"):
         layer(x, cu_seqlens=offsets_of([4]))
 
 

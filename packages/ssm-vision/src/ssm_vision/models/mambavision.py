@@ -13,8 +13,8 @@ Source: Hatamizadeh & Kautz 2025, arXiv:2407.08083.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,11 @@ class Level(nn.Module):
 
 
 class WindowedLevel(Level):
-    """Mixers, then attention, in windows of the map; see `MambaVisionConfig.attention_window`."""
+    """Mixers, then attention, in windows of the map.
+
+    With a sliding window only the mixers work in windows. Then the map is put together, without
+    the zeros at its border, and attention runs on all of it, under a mask of l x l positions.
+    """
 
     def __init__(
         self,
@@ -114,6 +118,9 @@ class WindowedLevel(Level):
 
 class MambaVision(ImageModel):
     """Images (b, c, y, x) of any size -> logits (b, classes).
+
+    Maps are channel-last inside. `model.to(memory_format=torch.channels_last)` saves the
+    convolutions from converting their weights at every call.
 
     Cost: O(b y x) at a fixed window size; parameters and accuracy of the published sizes are in
     `PRESETS` and in the paper's Table 1.
@@ -172,7 +179,7 @@ class MambaVision(ImageModel):
         x = self.checked(images).contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         maps: list[FeatureMap] = []
-        for level in self.levels[:count]:
+        for level in cast(Iterable[Level], self.levels[:count]):
             x = level(x, self.call)
             maps.append(x)
             if len(maps) < count:

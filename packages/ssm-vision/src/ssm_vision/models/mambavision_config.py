@@ -34,7 +34,8 @@ class MambaVisionConfig:
         mixer_options: options of that layer, e.g. {d_state: 16}.
         attention_window: side of a sliding window, an odd number: the attention blocks of levels 2
             and 3 then work on the level's whole map instead of its windows, every position with
-            the positions around it that are on the map. 0 means off.
+            the positions around it that are on the map (at its border fewer). Branches are then
+            dropped per image there. 0 means off.
         attention_dilation: distance of neighbouring positions in the sliding window.
 
     Raises:

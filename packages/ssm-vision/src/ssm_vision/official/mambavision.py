@@ -51,8 +51,8 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> MambaVision:
     they are those of the published model of that width for 224 pixels (256 pixels at width 256; the
     published models for 512 need window_size=[8, 8, 32, 16]). Other widths must say them.
 
-    Containers under "state_dict" or "model", "module." and "encoder." in front of all names and
-    missing counts of BatchNorm are accepted, as in the original.
+    As in the original, the model may lie under "state_dict" or "model", its names may begin with
+    "module." or "encoder.", and the counts of BatchNorm may be missing.
     """
     known = {"dim", "in_dim", "depths", "in_chans", "num_classes", "mlp_ratio", "qkv_bias"}
     known |= {"num_heads", "window_size", "qk_scale", *_SCALES, *TRAINING, *WITHOUT_EFFECT}
@@ -68,7 +68,7 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> MambaVision:
         raise CheckpointError(f"{OWNER}: the state dict does not fit: missing {listed(missing)}")
     facts = _facts(tensors, config)
     # a factor switched on is a number there, and nothing else switches it on
-    given = config | {k: type(config[k]) in (int, float) for k in _SCALES if k in config}
+    given = dict(config) | {k: type(config[k]) in (int, float) for k in _SCALES if k in config}
     if "depths" in given:
         given["depths"] = _numbers("depths", given["depths"], LEVELS)
     check_facts(OWNER, given, facts, tensors)
