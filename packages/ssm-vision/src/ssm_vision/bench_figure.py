@@ -38,7 +38,7 @@ def scaling_figure(rows: Sequence[Row], title: str) -> Figure:
         axes[0, column].set_title(mode)
         axes[-1, column].set_xlabel("image size in pixels" + failed * " (×: out of memory)")
         axes[-1, column].set_xticks(sizes, [str(size) for size in sizes])
-        axes[-1, column].minorticks_off()
+        axes[-1, column].minorticks_off()  # again: each new list of ticks brings them back
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure
@@ -73,6 +73,7 @@ def _draw(axes: Any, rows: Sequence[Row], measure: str, models: list[str]) -> No
                 axes.plot(failed, edge, "x", color=colour, transform=axes.get_xaxis_transform())
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.minorticks_off()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
