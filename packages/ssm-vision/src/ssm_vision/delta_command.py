@@ -19,7 +19,7 @@ N_SHOWN = 10
 
 def configure(parser: Any) -> None:
     """Add the arguments of the command."""
-    models = ", ".join(presets.list_models())
+    models = ", ".join(presets.PRESETS)
     parser.add_argument("model", type=str, help=f"a run folder, or a trained model: {models}")
     parser.add_argument(
         "--images",
@@ -51,6 +51,11 @@ def _load(name: str) -> tuple[HasStepSizes, str, Any]:
         model, data, options = presets.create_model(name, pretrained=True), "mnist", None
     elif Path(name).is_dir():
         from ssm_core.train.restore import load_run
+    if name in presets.PRESETS:
+        return presets.trained(name), "mnist", None
+    if not Path(name).is_dir():
+        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
+    from ssm_core.train.restore import load_run
 
         restored = load_run(Path(name))
         model, data = restored.module, restored.config.specs["data"].name

@@ -29,6 +29,17 @@ from ssm_vision.data import (
     segmentation_folder,
 )
 from ssm_vision.models import (
+from ssm_vision import (
+    bench_command,
+    classification,
+    classifier,
+    delta_command,
+    report,
+    segmentation,
+)
+from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
+from ssm_vision.models import (
+    baselines,
     mambavision,
     mambavision_config,
     mambavision_mixer,
@@ -91,6 +102,13 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             vmunet.VMUNet,
             "U-Net of VMamba blocks, for segmentation",
             "arXiv:2402.02491",
+        ),
+        ModelSpec(
+            "baseline",
+            baselines.BaselineConfig,
+            baselines.build,
+            "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
+            "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
         ),
     ]
 
@@ -226,6 +244,10 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             "draw images with a trained pixel or diffusion model",
             sample_command.configure,
             sample_command.run,
+            "bench",
+            "time models by name and measure their memory, against image size",
+            bench_command.configure,
+            bench_command.run,
         ),
     ]
 
