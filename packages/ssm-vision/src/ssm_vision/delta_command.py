@@ -47,21 +47,16 @@ def run(arguments: Any) -> int:
 def _load(name: str) -> tuple[HasStepSizes, str, Any]:
     """The model in evaluation mode, its data set's name and, for a run, that data set's options."""
     model: nn.Module
-    if name in presets.list_models():
-        model, data, options = presets.create_model(name, pretrained=True), "mnist", None
+    if name in presets.PRESETS:
+        model, data, options = presets.trained(name), "mnist", None
     elif Path(name).is_dir():
         from ssm_core.train.restore import load_run
-    if name in presets.PRESETS:
-        return presets.trained(name), "mnist", None
-    if not Path(name).is_dir():
-        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
-    from ssm_core.train.restore import load_run
 
         restored = load_run(Path(name))
         model, data = restored.module, restored.config.specs["data"].name
         options = restored.config.typed["data"]
     else:
-        raise UnknownNameError.of("model or run folder", name, presets.list_models())
+        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
     if not getattr(model, "has_step_sizes", False):
         raise ConfigError(
             f"{name}: its layers have no step size Delta to draw; choose a Mamba, e.g. "

@@ -17,7 +17,15 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
-from ssm_vision import classification, classifier, delta_command, report, segmentation
+from ssm_core.specs import NoOptions
+from ssm_vision import (
+    bench_command,
+    classification,
+    classifier,
+    delta_command,
+    report,
+    segmentation,
+)
 from ssm_vision.data import (
     cifar10,
     cifar100,
@@ -28,21 +36,19 @@ from ssm_vision.data import (
     mnist,
     segmentation_folder,
 )
-from ssm_vision.models import (
-from ssm_vision import (
-    bench_command,
-    classification,
-    classifier,
-    delta_command,
-    report,
-    segmentation,
+from ssm_vision.generative import (
+    diffusion,
+    diffusion_model,
+    pixel_model,
+    pixels,
+    sample_command,
 )
-from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
 from ssm_vision.models import (
     baselines,
     mambavision,
     mambavision_config,
     mambavision_mixer,
+    s4nd_vit,
     vim,
     vim_config,
     vmamba,
@@ -50,18 +56,6 @@ from ssm_vision.models import (
     vmunet,
     vmunet_config,
 )
-from ssm_core.specs import NoOptions
-from ssm_vision import classification, classifier, delta_command, report
-from ssm_vision.data import cifar10, digits, image_folder, mnist
-from ssm_vision.generative import (
-    diffusion,
-    diffusion_model,
-    pixel_model,
-    pixels,
-    sample_command,
-    samples,
-)
-from ssm_vision.models import s4nd_vit
 from ssm_vision.presets import RECIPES
 
 
@@ -104,24 +98,6 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             "arXiv:2402.02491",
         ),
         ModelSpec(
-            "baseline",
-            baselines.BaselineConfig,
-            baselines.build,
-            "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
-            "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
-        ),
-    ]
-
-
-@hookimpl
-def ssm_register_mixers() -> Iterable[MixerSpec]:
-    return [
-        MixerSpec(
-            "mambavision",
-            mambavision_mixer.MambaVisionMixerConfig,
-            mambavision_mixer.MambaVisionMixer,
-            "MambaVision's mixer: a scan beside a convolution, not causal",
-        )
             "s4nd-vit",
             s4nd_vit.S4NDViTConfig,
             s4nd_vit.S4NDViT,
@@ -142,6 +118,25 @@ def ssm_register_mixers() -> Iterable[MixerSpec]:
             "draws images out of noise, patches with any mixer",
             "arXiv:2006.11239",
         ),
+        ModelSpec(
+            "baseline",
+            baselines.BaselineConfig,
+            baselines.build,
+            "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
+            "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
+        ),
+    ]
+
+
+@hookimpl
+def ssm_register_mixers() -> Iterable[MixerSpec]:
+    return [
+        MixerSpec(
+            "mambavision",
+            mambavision_mixer.MambaVisionMixerConfig,
+            mambavision_mixer.MambaVisionMixer,
+            "MambaVision's mixer: a scan beside a convolution, not causal",
+        )
     ]
 
 
@@ -211,6 +206,8 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             segmentation.SegmentationOptions,
             segmentation.Segmentation,
             "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
+        ),
+        TaskSpec(
             "pixels",
             NoOptions,
             pixels.Pixels,
@@ -244,6 +241,8 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             "draw images with a trained pixel or diffusion model",
             sample_command.configure,
             sample_command.run,
+        ),
+        CommandSpec(
             "bench",
             "time models by name and measure their memory, against image size",
             bench_command.configure,
@@ -255,5 +254,3 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
 @hookimpl
 def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
     return report.draw_runs(runs, folder)
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
-    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]

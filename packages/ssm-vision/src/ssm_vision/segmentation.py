@@ -56,14 +56,6 @@ class SegmentationOptions:
             if getattr(self, name) < 0:
                 raise ConfigError(f"task.{name} is {getattr(self, name)}, expected 0 or more")
         if self.dice_weight == 0 == self.cross_entropy_weight:
-        weights = {
-            "dice_weight": self.dice_weight,
-            "cross_entropy_weight": self.cross_entropy_weight,
-        }
-        for name, weight in weights.items():
-            if weight < 0:
-                raise ConfigError(f"task.{name} is {weight}, expected 0 or more")
-        if not any(weights.values()):
             raise ConfigError(
                 "task.dice_weight and task.cross_entropy_weight are both 0: nothing would be learnt"
             )
@@ -84,10 +76,6 @@ class Segmentation(Task):
         self.options, self.info = options, info
         usual: Form = "isic" if info.n_outputs == 1 else "synapse"
         self.form: Form = usual if options.form == "auto" else options.form
-        binary = info.n_outputs == 1
-        self.form: Form = (
-            options.form if options.form != "auto" else "isic" if binary else "synapse"
-        )
         own = options.smoothing
         self.smoothing = SMOOTHING[self.form] if own is None else own
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
 from ssm_vision.models.mambavision import MambaVision
 from ssm_vision.models.mambavision_config import MambaVisionConfig
+from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 from ssm_vision.models.vmamba import VMamba
 from ssm_vision.models.vmamba_config import VMambaConfig
 from ssm_vision.models.vmunet import VMUNet
 from ssm_vision.models.vmunet_config import VMUNetConfig
-from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -30,11 +28,6 @@ class Case(NamedTuple):
     """pixels of a side of the smallest image"""
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (40, 24), (33, 47))
     """image sizes that must work"""
-
-
-def vmamba(**options: Any) -> Case:
-    config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
-    return Case(lambda info: VMamba(config, info), least=config.least_pixels)
 
 
 def mambavision(**options: Any) -> Case:
@@ -63,27 +56,12 @@ def vmamba(**options: Any) -> Case:
     return Case(lambda info: VMamba(config, info), least=config.least_pixels)
 
 
-CASES: dict[str, Case] = {
-_VIM = VimConfig(
-    patch_size=8, stride=8, embed_dim=16, depth=2, mixer_options={"d_state": 4, "layer_scale": 0.5}
-)
+def s4nd_vit(mixer: str, **options: object) -> Case:
+    config = S4NDViTConfig(8, 8, 2, 2, mixer, {"d_state": 4, "channels": 2, **options}, 0.1)
+    return Case(lambda info: S4NDViT(config, info), least=1)
+
 
 CASES: dict[str, Case] = {
-    "vim": Case(partial(Vim, _VIM), 8),
-    "vim-overlapping": Case(partial(Vim, replace(_VIM, stride=4, class_token="double")), 8),
-    "vim-max": Case(partial(Vim, replace(_VIM, class_token="none", pool="max")), 8),
-    "vim-experiments": Case(
-        partial(
-            Vim,
-            replace(
-                _VIM, class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
-            ),
-        ),
-        8,
-    ),
-    "vim-mamba2": Case(
-        partial(Vim, replace(_VIM, mixer="mamba2", mixer_options={}, class_token="none")), 8
-    ),
     "mambavision": mambavision(),
     "mambavision-scales-sliding": mambavision(
         layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
@@ -125,13 +103,7 @@ CASES: dict[str, Case] = {
         ),
         least=1,
     ),
-def _s4nd_vit(mixer: str, **options: object) -> Case:
-    config = S4NDViTConfig(8, 8, 2, 2, mixer, {"d_state": 4, "channels": 2, **options}, 0.1)
-    return Case(lambda info: S4NDViT(config, info), least=1)
-
-
-CASES: dict[str, Case] = {
-    "s4nd-vit": _s4nd_vit("s4nd"),
-    "s4nd-vit-s4-rank-2": _s4nd_vit("s4nd", kernel="s4", rank=2, l_max=4, n_ssm=1),
-    "s4nd-vit-sequence": _s4nd_vit("s4", bidirectional=True),
+    "s4nd-vit": s4nd_vit("s4nd"),
+    "s4nd-vit-s4-rank-2": s4nd_vit("s4nd", kernel="s4", rank=2, l_max=4, n_ssm=1),
+    "s4nd-vit-sequence": s4nd_vit("s4", bidirectional=True),
 }

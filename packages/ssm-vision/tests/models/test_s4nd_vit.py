@@ -39,7 +39,9 @@ def test_places_are_mixed_and_not_told_apart_otherwise() -> None:
     model, images = small(), torch.randn(1, 3, 16, 24)
     moved = images.roll((8, 8), dims=(2, 3))
     with torch.no_grad():
-        unlike = (model.forward_features(images) - model.forward_features(moved).roll((-1, -1), (1, 2)))
+        unlike = model.forward_features(images) - model.forward_features(moved).roll(
+            (-1, -1), (1, 2)
+        )
         assert unlike.abs().max() > 1e-3
         for block in model.blocks:
             block.mixer.output_linear[0].weight.zero_()

@@ -4,9 +4,8 @@ runs/digits-bimamba-001/
     config.yaml  info.json  versions.json  status.json  metrics.csv  tensorboard/
     checkpoints/last.safetensors     everything needed to go on
     model.safetensors                the weights alone
-    report/                          report.html: table, curves and pictures
     model_ema.safetensors            their moving average, with trainer.ema_decay
-    report/                          table and pictures
+    report/                          report.html: table, curves and pictures
 """
 
 from __future__ import annotations

@@ -69,9 +69,7 @@ class Diffusion(Task):
             metrics[name].update(errors[(way * len(PARTS)).long() == part])
 
 
-def times(
-    count: int, steps: int, device: torch.device, generator: torch.Generator | None
-) -> Times:
+def times(count: int, steps: int, device: torch.device, generator: torch.Generator | None) -> Times:
     """Times 1..steps (count,) int64, evenly spread, in random order."""
     shift = torch.rand((), device=device, generator=generator)
     order = torch.randperm(count, device=device, generator=generator)

@@ -18,8 +18,6 @@ Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any]], ImageModel]
 FAMILIES: dict[str, Builder] = {
     "mambavision": mambavision.build,
     "vim": vim.build,
-    "vim": vim.build,
-    "mambavision": mambavision.build,
     "vmamba": vmamba.build,
     "vmunet": vmunet.build,
 }
