@@ -221,7 +221,9 @@ def make_level(config: MambaVisionConfig, level: int) -> Level:
     return WindowedLevel(mixed, downsample, side, sliding)
 
 
-def _preset(dim: int, in_dim: int, depths: tuple[int, int, int, int], drop_path: float) -> Preset:
+def _preset(
+    dim: int, in_dim: int, depths: tuple[int, int, int, int], drop_path: float, crop: float = 1.0
+) -> Preset:
     """A published size; the larger ones have layer scale, the largest more heads."""
     config = MambaVisionConfig(
         dim=dim,
@@ -231,13 +233,13 @@ def _preset(dim: int, in_dim: int, depths: tuple[int, int, int, int], drop_path:
         layer_scale=1e-5 if dim >= 128 else None,
         drop_path=drop_path,
     )
-    return Preset(MambaVision, config)
+    return Preset(MambaVision, config, crop=crop)
 
 
 PRESETS: dict[str, Preset] = {
     "mambavision_tiny": _preset(80, 32, (1, 3, 8, 4), 0.2),
-    "mambavision_tiny2": _preset(80, 32, (1, 3, 11, 4), 0.2),
-    "mambavision_small": _preset(96, 64, (3, 3, 7, 5), 0.2),
+    "mambavision_tiny2": _preset(80, 32, (1, 3, 11, 4), 0.2, 0.98),
+    "mambavision_small": _preset(96, 64, (3, 3, 7, 5), 0.2, 0.93),
     "mambavision_base": _preset(128, 64, (3, 3, 10, 5), 0.3),
     "mambavision_large": _preset(196, 64, (3, 3, 10, 5), 0.3),
     "mambavision_large2": _preset(196, 64, (3, 3, 12, 5), 0.3),
