@@ -81,7 +81,9 @@ def draw_curves(runs: Sequence[Path], path: Path) -> Path | None:
     except ImportError:
         return None
     curves = {run.name: read_metrics(run / "metrics.csv") for run in runs}
-    names = [n for n in _metric_names(curves) if n.startswith(("train/", "eval/", "prune/"))]
+    names = [
+        n for n in _metric_names(curves) if n.startswith(("train/", "eval/", "eval_ema/", "prune/"))
+    ]
     if not names:
         return None
     figure = Figure(figsize=(4.2 * len(names), 3.4), layout="constrained")
