@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: told apart with every kind of colour vision (Okabe & Ito 2008), on white and on dark
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 LINES = ("-", "--", ":", "-.")
-SHOWN = ("train/", "eval/", "prune/")
+SHOWN = ("train/", "eval/", "eval_ema/", "prune/")
 COLUMNS = 3
 #: times the lowest value; a shorter logarithmic axis has labels that nobody can read
 LOGARITHMIC = 5
