@@ -24,10 +24,11 @@ def test_stages_of_blocks() -> None:
 
 
 def test_a_decoder_follows_the_encoder() -> None:
-    names = ["vmunet.patch_embed.proj.weight", "vmunet.layers_up.0.blocks.0.norm.weight"]
-    names += ["vmunet.layers.0.blocks.0.norm.weight", "vmunet.layers.1.blocks.0.norm.weight"]
-    names += ["vmunet.layers_up.1.upsample.weight", "vmunet.final_conv.weight"]
-    assert list(layer_order(names).values()) == [0, 3, 1, 2, 4, 5]
+    names = ["patch_embed.norm.weight", "layers_up.0.blocks.0.norm.weight"]
+    names += ["layers.0.blocks.0.norm.weight", "layers.1.blocks.0.norm.weight"]
+    names += ["layers_up.1.upsample.weight", "layers_up.1.blocks.0.a", "layers_up.1.blocks.1.a"]
+    names += ["final_conv.weight"]
+    assert list(layer_order(names).values()) == [0, 3, 1, 2, 4, 4, 5, 6]
 
 
 def test_levels_without_blocks_of_their_own_count_once() -> None:

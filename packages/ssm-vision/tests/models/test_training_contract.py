@@ -56,6 +56,6 @@ def test_another_classifier_is_trained_anew(name: str, tmp_path: Path) -> None:
 @NAMES
 def test_weights_of_another_model_are_refused(name: str, tmp_path: Path) -> None:
     save_weights(tmp_path / "other.safetensors", torch.nn.Linear(2, 3), {})
-    with pytest.raises(CheckpointError, match="does not fit this model: unexpected") as caught:
+    with pytest.raises(CheckpointError, match="does not fit this model: ") as caught:
         start_from(CASES[name].build(INFO), tmp_path / "other.safetensors")
     assert "\n" not in str(caught.value)
