@@ -169,3 +169,15 @@ def test_figure() -> None:
     assert int((~shown.mask).sum()) == 2  # outside is grey, small is not
     assert float(shown[1, 2]) == 1.0
     assert panels[1].images[0].get_array().mask.all()
+
+
+@pytest.mark.parametrize(
+    ("values", "begin"),
+    [
+        ([1.0, 0.03, 0.0], 1e-2), ([1.0, 0.5], 1e-1), ([1.0, 1e-12], 1e-6), ([0.0, 0.0], 1e-6),
+        ([1.0] * 150 + [1e-5], 1e-1),
+    ],
+)  # fmt: skip
+def test_the_scale_begins_below_nearly_all_values(values: list[float], begin: float) -> None:
+    figure = receptive_figure([("x", torch.tensor(values)[None])], "t")
+    assert figure.axes[0].images[0].norm.vmin == pytest.approx(begin)

@@ -19,7 +19,7 @@ N_SHOWN = 10
 
 def configure(parser: Any) -> None:
     """Add the arguments of the command."""
-    models = ", ".join(presets.list_models())
+    models = ", ".join(presets.PRESETS)
     parser.add_argument("model", type=str, help=f"a run folder, or a trained model: {models}")
     parser.add_argument(
         "--images",
@@ -47,8 +47,8 @@ def run(arguments: Any) -> int:
 def _load(name: str) -> tuple[HasStepSizes, str, Any]:
     """The model in evaluation mode, its data set's name and, for a run, that data set's options."""
     model: nn.Module
-    if name in presets.list_models():
-        model, data, options = presets.create_model(name, pretrained=True), "mnist", None
+    if name in presets.PRESETS:
+        model, data, options = presets.trained(name), "mnist", None
     elif Path(name).is_dir():
         from ssm_core.train.restore import load_run
 
@@ -56,7 +56,7 @@ def _load(name: str) -> tuple[HasStepSizes, str, Any]:
         model, data = restored.module, restored.config.specs["data"].name
         options = restored.config.typed["data"]
     else:
-        raise UnknownNameError.of("model or run folder", name, presets.list_models())
+        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
     if not getattr(model, "has_step_sizes", False):
         raise ConfigError(
             f"{name}: its layers have no step size Delta to draw; choose a Mamba, e.g. "

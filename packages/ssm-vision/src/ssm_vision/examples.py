@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError, DataError
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision.data import cifar10, cifar100, digits, image_folder, mnist
 from ssm_vision.data.in_memory import Normalisation
 from ssm_vision.visualize import Examples, Images, spread
 
@@ -22,7 +22,10 @@ from ssm_vision.visualize import Examples, Images, spread
 NORMALISATIONS = {
     "digits": digits.NORMALISATION,
     "mnist": mnist.NORMALISATION,
+    "fashion-mnist": mnist.FASHION_NORMALISATION,
     "cifar10": cifar10.NORMALISATION,
+    "cifar100": cifar100.NORMALISATION,
+    "imagenet": Normalisation(image_folder.MEAN, image_folder.STD),
     "image-folder": Normalisation(image_folder.MEAN, image_folder.STD),
 }
 

@@ -9,6 +9,7 @@ a plain sum over the channels of a layer norm's output has no gradient at all.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
@@ -28,8 +29,8 @@ Field: TypeAlias = Annotated[Tensor, "y x"]
 
 #: panels of a picture; of a model with more stages as many, evenly spread
 MOST_MAPS = 4
-#: what a picture tells from nothing, as a fraction of the largest value
-LEAST = 1e-4
+#: the range that a picture's scale may begin in, as a fraction of the largest value
+LEAST, MOST = 1e-6, 1e-1
 
 
 class MapOf(NamedTuple):
@@ -116,8 +117,10 @@ def receptive_figure(fields: Sequence[tuple[str, Field]], title: str) -> Figure:
     from matplotlib.colors import LogNorm
 
     colours = colormaps["viridis"].with_extremes(bad="#d9d9d9")
-    scale = LogNorm(LEAST, 1.0)
-    figure = new_figure(2.6 * max(len(fields), 1.6) + 0.9, 3.7)
+    scale = LogNorm(_scale_begin([_relative(field) for _, field in fields]), 1.0)
+    height, width = fields[0][1].shape
+    aspect = min(max(height / width, 0.4), 2.0)
+    figure = new_figure(2.6 * max(len(fields), 1.6) + 0.9, 2.45 * aspect + 1.0)
     panels = figure.subplots(1, len(fields), squeeze=False)[0]
     figure.suptitle(title, fontsize=10)
     for axes, (heading, field) in zip(panels, fields, strict=True):
@@ -131,9 +134,23 @@ def receptive_figure(fields: Sequence[tuple[str, Field]], title: str) -> Figure:
     return figure
 
 
+def _relative(field: Field) -> Field:
+    """Relative to the largest value, on the CPU."""
+    return (field / field.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu()
+
+
+def _scale_begin(fields: Sequence[Field]) -> float:
+    """The power of ten below 99 % of the values that are not 0."""
+    values = torch.cat([field[field > 0] for field in fields])
+    if not len(values):
+        return LEAST
+    low = float(values.double().sort().values[len(values) // 100])
+    return min(max(10.0 ** math.floor(math.log10(low)), LEAST), MOST)
+
+
 def _draw_field(axes: Any, field: Field, colours: Any, scale: Any) -> None:
     """Zero is grey: the pixel is outside; what is merely small has the scale's darkest colour."""
-    relative = (field / field.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu()
-    shown = relative.clamp(min=LEAST).masked_fill(relative == 0, torch.nan)
+    relative = _relative(field)
+    shown = relative.clamp(min=scale.vmin).masked_fill(relative == 0, torch.nan)
     axes.imshow(shown.numpy(), cmap=colours, norm=scale, interpolation="nearest")
     without_ticks(axes)

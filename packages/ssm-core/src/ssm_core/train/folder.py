@@ -4,6 +4,7 @@ runs/digits-bimamba-001/
     config.yaml  info.json  versions.json  status.json  metrics.csv  tensorboard/
     checkpoints/last.safetensors     everything needed to go on
     model.safetensors                the weights alone
+    model_ema.safetensors            their moving average, with trainer.ema_decay
     report/                          report.html: table, curves and pictures
 """
 
@@ -26,6 +27,7 @@ from ssm_core.train.checkpoint import write_text
 
 LAST = Path("checkpoints/last.safetensors")
 WEIGHTS = Path("model.safetensors")
+AVERAGE = Path("model_ema.safetensors")
 VERSIONED = ("ssm-kernels", "ssm-core", "ssm-vision", "ssm-text", "ssm-prune", "numpy")
 
 

@@ -68,3 +68,13 @@ def test_a_run_without_weights_cannot_be_measured(train, host, tmp_path):
 @pytest.mark.parametrize(("rate", "text"), [(1234.6, "1,235"), (10.2, "10"), (0.123, "0.12")])
 def test_as_text(rate, text):
     assert str(Throughput(rate, False)) == text
+
+
+def test_data_that_have_gone_end_in_one_line(train, host, tmp_path):
+    train("fit", "points-net", "--trainer.max_steps", "2")
+    run = tmp_path / "runs/points-net-001"
+    config = (run / "config.yaml").read_text()
+    assert "size: 96" in config
+    (run / "config.yaml").write_text(config.replace("size: 96", "size: 0"))
+    with pytest.raises(SsmError, match="its training data are gone"):
+        measure(host, run)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 #: where scripts put the model, the trained weights before their moving average
-CONTAINERS = ("model", "state_dict", "model_ema")
+CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema")
 
 
 def model_in(state_dict: Any, prefix: str) -> Any:

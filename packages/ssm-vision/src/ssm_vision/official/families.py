@@ -9,13 +9,15 @@ from ssm_core.errors import UnknownNameError
 from ssm_core.official.options import plain
 from ssm_core.official.tensors import StateDict, Tensors, collect
 from ssm_vision.models.image_model import ImageModel
-from ssm_vision.official import vmamba, vmunet
+from ssm_vision.official import mambavision, vim, vmamba, vmunet
 from ssm_vision.official.containers import model_in
 
 Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any]], ImageModel]
 
 #: each `build(tensors, config)` takes the original constructor's arguments as config
 FAMILIES: dict[str, Builder] = {
+    "mambavision": mambavision.build,
+    "vim": vim.build,
     "vmamba": vmamba.build,
     "vmunet": vmunet.build,
 }

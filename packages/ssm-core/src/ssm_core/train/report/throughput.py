@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ssm_core.errors import DataError
 from ssm_core.plugins import PluginHost
 
 WARM_UP = 2
@@ -71,6 +72,8 @@ def measure(host: PluginHost, run: Path) -> Throughput:
     fabric.launch()
     data = config.specs["data"].build(config.typed["data"])
     loader = train_loader(data, config.loader, config.trainer.seed, rank=0, world=1)
+    if not len(loader):
+        raise DataError(f"{run}: its training data are gone")
     module = restored.module.to(fabric.device).train()
     model, optimizer = fabric.setup(module, make_optimizer(module, config.optim))
 
