@@ -34,7 +34,11 @@ def test_a_pixel_changes_no_logit_before_or_at_its_place(mixer: str, reach: int)
     with torch.no_grad():
         logits = model(before, labels)
         for place in range(logits.shape[1]):
-            y, x, c = place // 6, place % 6 // 2, place % 2  # the channels of a pixel are neighbours
+            y, x, c = (
+                place // 6,
+                place % 6 // 2,
+                place % 2,
+            )  # the channels of a pixel are neighbours
             after = before.clone()
             after[:, c, y, x] = -after[:, c, y, x].sign()
             assert (model.quantise(after) != model.quantise(before)).flatten(1).any()
@@ -95,7 +99,9 @@ def test_channels_come_back_where_they_were() -> None:
 def test_classes_matter_only_where_wanted() -> None:
     given = images()
     model = small()
-    assert not torch.allclose(model(given, torch.tensor([0, 0])), model(given, torch.tensor([1, 1])))
+    assert not torch.allclose(
+        model(given, torch.tensor([0, 0])), model(given, torch.tensor([1, 1]))
+    )
     with pytest.raises(ShapeError, match="labels have shape None"):
         model(given)
     model = small(conditional=False)

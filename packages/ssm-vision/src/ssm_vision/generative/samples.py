@@ -37,7 +37,8 @@ class SampleOptions:
         columns: images per row; with classes, column i shows class i modulo their number.
         temperature: of a pixel model; below 1 is bolder.
         complete: of a pixel model: keep so many rows of test images and draw the rest.
-        steps, eta, guidance: of a diffusion model, see `DdimOptions`.
+        steps, eta, guidance: of a diffusion model, see `DdimOptions`; a process of fewer steps is
+            gone through in all of them.
         seed: of the choices; the same seed draws the same picture on the same machine.
     """
 
@@ -55,7 +56,9 @@ class SampleOptions:
             positive_int("sample", name, getattr(self, name))
 
 
-def draw(model: PixelModel | DiffusionModel, options: SampleOptions, given: Images | None) -> Images:
+def draw(
+    model: PixelModel | DiffusionModel, options: SampleOptions, given: Images | None
+) -> Images:
     """Images (rows columns, c, y, x) of 0..1, row by row of the picture.
 
     Args:
@@ -69,11 +72,12 @@ def draw(model: PixelModel | DiffusionModel, options: SampleOptions, given: Imag
         columns = torch.arange(options.columns, device=device) % model.info.n_outputs
         labels = columns.repeat(options.rows)
     if isinstance(model, PixelModel):
-        return draw_pixels(
-            model, labels, generator, options.temperature, given, options.complete
-        )
+        return draw_pixels(model, labels, generator, options.temperature, given, options.complete)
     return draw_diffusion(
-        model, labels, generator, DdimOptions(options.steps, options.eta, options.guidance)
+        model,
+        labels,
+        generator,
+        DdimOptions(min(options.steps, model.process.steps), options.eta, options.guidance),
     )
 
 
@@ -115,7 +119,9 @@ def _examples(part: Any, model: PixelModel, options: SampleOptions) -> Images:
                 images.append(image)
                 break
         if all(len(images) == options.rows for images in found):
-            return torch.stack([found[x][y] for y in range(options.rows) for x in range(len(found))])
+            return torch.stack(
+                [found[x][y] for y in range(options.rows) for x in range(len(found))]
+            )
     raise ConfigError(
         f"sample: too few test images for {options.rows} x {options.columns}, ask for fewer"
     )

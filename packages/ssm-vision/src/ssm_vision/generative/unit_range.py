@@ -55,9 +55,7 @@ def image_shape(owner: str, info: DataInfo) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def unit_range(
-    owner: str, mean: Sequence[float], std: Sequence[float], channels: int
-) -> UnitRange:
+def unit_range(owner: str, mean: Sequence[float], std: Sequence[float], channels: int) -> UnitRange:
     """The range for `channels` channels; one number stands for all of them.
 
     Raises:
@@ -83,9 +81,7 @@ def check_images(owner: str, images: Images, shape: Sequence[int]) -> None:
         )
 
 
-def check_labels(
-    owner: str, labels: Tensor | None, conditional: bool, batch: int
-) -> None:
+def check_labels(owner: str, labels: Tensor | None, conditional: bool, batch: int) -> None:
     """Raise `ShapeError` unless there are labels (b,) exactly where the model wants them."""
     given = None if labels is None else tuple(labels.shape)
     expected = (batch,) if conditional else None

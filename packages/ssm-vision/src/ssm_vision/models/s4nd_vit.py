@@ -9,10 +9,10 @@ reads the patches as one sequence, row by row, with bidirectional S4 (N = 64, tw
 of A and B): mixer "s4" here, `s4nd_vit_base`. Mixer "s4nd" is S4ND over both axes, which the paper
 uses in ConvNeXt; with N = 32 the two sets of kernels have as many numbers, `s4nd_vit_base_2d`.
 
-What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; MLPs
-and head start as those of ViT (truncated normal, 0.02), mixers as everywhere. Images that no number of patches fills are
-padded with 0 on the right and below. The bandlimit, which the paper uses for images of other sizes
-than the trained one, is left out.
+What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; MLPs and
+head start as those of ViT (truncated normal, 0.02), mixers as everywhere. Images that no number of
+patches fills are padded with 0 on the right and below. The bandlimit, which the paper uses for
+images of other sizes than the trained one, is left out.
 """
 
 from __future__ import annotations
