@@ -74,7 +74,7 @@ def linear_accuracy(options: argparse.Namespace) -> float:
 
     data = cifar10.build(
         cifar10.Cifar10Options(
-            str(options.data_root),
+            root=str(options.data_root),
             augment=False,
             train_examples=options.train_images,
             eval_examples=options.eval_images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ssm_core import DataInfo
 from ssm_core.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 SMALL = ["--model.d_model", "16", "--model.mixer_options", "{d_state: 2}"]
 
 

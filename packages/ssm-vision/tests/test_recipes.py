@@ -21,12 +21,16 @@ from ssm_vision.presets import RECIPES
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 MNIST = ["mnist-bimamba", "mnist-causal", "mnist-rnn", "mnist-transformer"]
+IMAGENET = [f"imagenet-vim-{size}" for size in ("tiny", "small", "base", "tiny-longseq")]
+IMAGENET += ["imagenet-mambavision-t", "imagenet-vmamba-t"]
 SMNIST = ["smnist-s4d", "smnist-s5"]
 INFOS = {
     "digits": digits.INFO,
     "mnist": mnist.INFO,
     "cifar10": cifar10.INFO,
     "image-folder": DataInfo((3, 64, 64), 4),
+    "imagenet": DataInfo((3, 64, 64), 10),
+    "segmentation-folder": DataInfo((1, 128, 128), 1),
 }
 
 
@@ -43,7 +47,14 @@ def parameters(recipe: str) -> int:
 
 
 def test_all_promised_recipes_exist() -> None:
-    assert {"digits-bimamba", "cifar10-bimamba", "folder-bimamba", *MNIST, *SMNIST} <= set(NAMES)
+    assert {
+        "digits-bimamba",
+        "cifar10-bimamba",
+        "folder-bimamba",
+        *MNIST,
+        *SMNIST,
+        *IMAGENET,
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("recipe", NAMES)
@@ -53,7 +64,9 @@ def test_recipe_is_registered_and_its_model_runs(recipe: str) -> None:
     info = INFOS[config.specs["data"].name]
     model = config.specs["model"].build(config.typed["model"], info).eval()
     with torch.no_grad():
-        assert model(torch.zeros(1, *info.input_shape)).shape == (1, info.n_outputs)
+        shape = model(torch.zeros(1, *info.input_shape)).shape
+    pixels = info.input_shape[1:] if config.specs["task"].name == "segmentation" else ()
+    assert shape == (1, info.n_outputs, *pixels)
     assert resolve(plugin_host(), recipe, yaml.safe_load(config.to_yaml())) == config
 
 

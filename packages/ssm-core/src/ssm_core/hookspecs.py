@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         ExtensionSpec,
         MixerSpec,
         ModelSpec,
+        Picture,
         RecipeSpec,
+        Remark,
         TaskSpec,
     )
     from ssm_core.train.run import Run
@@ -125,5 +127,12 @@ def ssm_run_end(run: Run, error: BaseException | None) -> None:
 
 
 @hookspec
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:  # type: ignore[empty-body]
-    """Draw pictures of these run folders into `folder` and return their paths."""
+def ssm_report(  # type: ignore[empty-body]
+    runs: list[Path], folder: Path
+) -> Iterable[Path | Picture | Remark]:
+    """Draw pictures of these run folders into `folder`.
+
+    Return `ssm_core.Picture`s, or bare paths, which the page shows under the file's name, and
+    `ssm_core.Remark`s about runs that cannot be drawn. `ssm_core.train.report.run_names(runs)`
+    gives every run the name that tables and curves call it by.
+    """

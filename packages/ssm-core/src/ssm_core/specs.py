@@ -158,6 +158,31 @@ def recipes_in(folder: Path) -> list[RecipeSpec]:
     return specs
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture for `ssm-train report`, and the words that go with it on the page.
+
+    Attributes:
+        path: a PNG, JPEG, GIF, WebP or SVG file in the report's folder.
+        run: folder of the run it is about; None: about several runs together.
+        title: heading over it; empty: the file's name.
+        text: what there is to see, in a few sentences: caption, and words for who cannot see it.
+    """
+
+    path: Path
+    run: Path | None = None
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that the report has to say about a run, e.g. why it has no pictures."""
+
+    run: Path
+    text: str
+
+
 @dataclass
 class BrokenPlugin:
     """An entry point that could not be loaded, kept so that it can be named when it matters."""

@@ -37,7 +37,7 @@ def test_fit_prints_table_and_paths(train, tmp_path):
     code, out, err = train("fit", "points-net")
     assert code == 0
     assert "accuracy" in out
-    assert "runs/points-net-001/report/report.md" in out
+    assert "runs/points-net-001/report/report.html" in out
     assert "epoch 3" in err
     assert (tmp_path / "runs/points-net-001/report/report.md").is_file()
 
@@ -203,8 +203,16 @@ def test_sigkill_resumes_bit_for_bit(spawn, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path):
-    words = ("fit", "points-net", "--model.dropout", "0.0")
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("--trainer.ema_decay", "0.8", "--loader.accumulate", "2", "--loader.repeats", "2"),
+    ],
+    ids=["plain", "average-parts-repeats"],
+)
+def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path, extra):
+    words = ("fit", "points-net", "--model.dropout", "0.0", *extra)
     alone = spawn((*words, "--out", "alone"))
     prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     both = spawn((*words, "--out", "both"), prefix)
@@ -213,7 +221,9 @@ def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path):
         assert process.returncode == 0, err
     one = read_metrics(tmp_path / "alone/points-net-001/metrics.csv")
     two = read_metrics(tmp_path / "both/points-net-001/metrics.csv")
-    for name in ("train/loss", "eval/loss", "eval/accuracy"):
+    averaged = {"eval_ema/loss"} if extra else set()
+    assert {name for name in one if name.startswith("eval_ema/loss")} == averaged
+    for name in {"train/loss", "eval/loss", "eval/accuracy"} | averaged:
         assert [s for s, _ in one[name]] == [s for s, _ in two[name]]
         assert [v for _, v in one[name]] == pytest.approx([v for _, v in two[name]], abs=1e-5)
     assert not (tmp_path / "both/points-net-002").exists()

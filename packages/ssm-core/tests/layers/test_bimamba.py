@@ -59,6 +59,19 @@ def test_equals_two_causal_runs_with_flips(length: int, divide_out: bool) -> Non
     torch.testing.assert_close(layer.step_sizes(x), steps, rtol=1e-10, atol=1e-10)
 
 
+@torch.no_grad()
+def test_layer_scale_multiplies_every_channel_of_the_output() -> None:
+    plain = strong(6, BiMambaConfig(d_state=3))
+    layer = BiMamba(6, BiMambaConfig(d_state=3, layer_scale=0.25)).double()
+    assert layer.gamma is not None
+    assert layer.gamma.tolist() == [0.25] * 6
+    missing, unexpected = layer.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unexpected) == (["gamma"], [])
+    layer.gamma.copy_(torch.arange(6) - 2.5)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x) * layer.gamma, rtol=1e-12, atol=1e-12)
+
+
 def test_gradients_equal_those_of_two_causal_runs_with_flips() -> None:
     layer = strong(6, BiMambaConfig(d_state=3))
     x = torch.randn(2, 33, 6, dtype=torch.float64, requires_grad=True)
@@ -139,6 +152,14 @@ def test_bfloat16_autocast_stays_finite(scale: float) -> None:
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_layer_scale_must_be_a_number(scale: float) -> None:
+    with pytest.raises(
+        ConfigError, match=r"BiMambaConfig: layer_scale is .* finite number or None"
+    ):
+        BiMambaConfig(layer_scale=scale)
 
 
 def test_config_errors_carry_the_right_name() -> None:

@@ -6,7 +6,13 @@ from torch.utils.data import TensorDataset
 
 from ssm_core import DataBundle, DataInfo
 from ssm_core.errors import ConfigError
-from ssm_core.train.batches import EpochSampler, ShardSampler, eval_loader, train_loader
+from ssm_core.train.batches import (
+    EpochSampler,
+    ShardSampler,
+    batch_parts,
+    eval_loader,
+    train_loader,
+)
 from ssm_core.train.options import LoaderOptions
 
 
@@ -84,3 +90,74 @@ def test_starting_a_loader_draws_nothing_from_the_common_generator():
 def test_batch_size_must_divide_by_the_processes():
     with pytest.raises(ConfigError, match=r"loader.batch_size is 9, expected a multiple of the 2"):
         train_loader(bundle(), LoaderOptions(batch_size=9), seed=1, rank=0, world=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(4, 60), repeats=st.integers(1, 4), world=st.integers(1, 4))
+def test_repeats_come_in_a_row_and_are_dealt_out(size, repeats, world):
+    together = list(EpochSampler(size, world, seed=2, repeats=repeats))
+    once = list(EpochSampler(size, world, seed=2))
+    assert len(together) == len(once)
+    in_a_row = [i for i in EpochSampler(size, 1, seed=2) for _ in range(repeats)]
+    assert together == in_a_row[: len(once)]
+    shards = [list(EpochSampler(size, world, 2, rank, world, repeats)) for rank in range(world)]
+    assert [i for row in zip(*shards, strict=True) for i in row] == together
+
+
+class Noisy(TensorDataset):
+    """Adds noise from torch's generator to every example, as augmentation does."""
+
+    def __getitem__(self, index):
+        return tuple(t + torch.rand(()) for t in super().__getitem__(index))
+
+    __getitems__ = None
+
+
+def noise(workers, *, epoch=0, rank=0, world=1, skip=0, repeats=1):
+    data = Noisy(torch.arange(24.0))
+    options = LoaderOptions(batch_size=8, num_workers=workers, repeats=repeats)
+    bundle = DataBundle(data, data, DataInfo((1,), 2))
+    loader = train_loader(bundle, options, seed=5, rank=rank, world=world)
+    loader.sampler.epoch = epoch
+    if skip:
+        iterator = iter(loader)
+        for _ in range(skip):
+            next(iterator)
+        state = loader.state_dict()
+        loader = train_loader(bundle, options, seed=5, rank=rank, world=world)
+        loader.sampler.epoch = epoch
+        loader.load_state_dict(state)
+    return torch.cat([batch[0] for batch in loader])
+
+
+def test_augmentation_depends_on_the_place_alone():
+    alone = noise(0)
+    assert torch.equal(noise(2), alone)
+    assert torch.equal(noise(0, skip=1), alone[8:])
+    assert torch.equal(noise(2, skip=2), alone[16:])
+    assert not torch.equal(noise(0, epoch=1), alone)
+    fractions = (alone % 1).tolist()
+    assert len(set(fractions)) == 24
+
+
+def test_repeats_and_processes_draw_different_noise():
+    shards = [noise(0, rank=rank, world=2, repeats=2) for rank in range(2)]
+    assert torch.equal(shards[0].floor(), shards[1].floor())
+    assert not bool(torch.isclose(shards[0], shards[1]).any())
+
+
+def test_loading_leaves_the_common_generator_alone():
+    before = torch.get_rng_state()
+    noise(0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@given(size=st.integers(0, 9), count=st.integers(1, 5))
+def test_batch_parts_put_together_are_the_batch(size, count):
+    batch = [torch.arange(size), {"a": torch.arange(2 * size).view(size, 2)}]
+    parts = batch_parts(batch, count)
+    assert len(parts) == (1 if count == 1 else min(count, max(1, size)))
+    assert torch.equal(torch.cat([part[0] for part in parts]), batch[0])
+    assert torch.equal(torch.cat([part[1]["a"] for part in parts]), batch[1]["a"])
+    sizes = [len(part[0]) for part in parts]
+    assert max(sizes) - min(sizes) <= 1

@@ -11,17 +11,7 @@ from ssm_core.train.checkpoint import load_state, load_weights
 from ssm_core.train.fit import fit
 from ssm_core.train.folder import LAST, WEIGHTS, read_status
 from ssm_core.train.loggers import read_metrics
-from ssm_core.train.resolve import read_yaml, resolve
 from ssm_core.train.restore import load_run
-
-
-@pytest.fixture
-def config(host):
-    def make(*words):
-        base = read_yaml(host.get("recipes", "points-net").path)
-        return resolve(host, "points-net", base, arguments=words)
-
-    return make
 
 
 def numbers(folder):
@@ -174,3 +164,40 @@ def test_load_run_does_not_need_the_extensions(host, config, tmp_path):
     fit(host, config("--count", "counter"), tmp_path, resume=False)
     assert "count:" in (tmp_path / "config.yaml").read_text()
     assert load_run(tmp_path, host=host).config.specs.keys() == {"model", "data", "task"}
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(host, config, tmp_path):
+    """Parts of 6, 5 and 5 examples: unequal, so that a plain mean of means would differ."""
+    words = ("--model.dropout", "0", "--optim.name", "sgd", "--optim.lr", "0.1")
+    for name, count in (("whole", "1"), ("parts", "3")):
+        (tmp_path / name).mkdir()
+        fit(host, config(*words, "--loader.accumulate", count), tmp_path / name, resume=False)
+    first, second = (load_weights(tmp_path / name / WEIGHTS)[0] for name in ("whole", "parts"))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
+    losses = [numbers(tmp_path / name)["train/loss"] for name in ("whole", "parts")]
+    assert [v for _, v in losses[0]] == pytest.approx([v for _, v in losses[1]], rel=1e-5)
+
+
+@pytest.mark.parametrize("extra", [("--optim.name", "lamb"), ("--loader.accumulate", "2")])
+def test_other_ways_to_step_resume_bit_for_bit(host, config, tmp_path, monkeypatch, extra):
+    from ssm_core.train import loop
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    fit(host, config(*extra), whole, resume=False)
+    step = loop._step
+
+    def deadly(run, batch, recorder):
+        if run.step == 11:
+            raise Killed
+        return step(run, batch, recorder)
+
+    monkeypatch.setattr(loop, "_step", deadly)
+    with pytest.raises(Killed):
+        fit(host, config(*extra), killed, resume=False)
+    monkeypatch.setattr(loop, "_step", step)
+    fit(host, config(*extra), killed, resume=True)
+    assert numbers(killed) == numbers(whole)
+    assert same_weights(killed, whole)

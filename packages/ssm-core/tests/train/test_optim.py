@@ -66,12 +66,19 @@ def test_lr_factor_stays_between_final_and_one(warmup, total, final):
         assert factor(warmup) == pytest.approx(1.0)
 
 
+def test_lr_factor_cooldown_stays_at_the_end_of_the_cosine():
+    options = OptimOptions(schedule="cosine", final_lr_frac=0.1, warmup_steps=2, cooldown_steps=5)
+    factor = lr_factor(options, 20)
+    assert factor(14) > 0.1
+    assert [factor(step) for step in range(15, 21)] == pytest.approx([0.1] * 6)
+
+
 def test_lr_factor_constant_after_warmup():
     factor = lr_factor(OptimOptions(warmup_steps=3), 10)
     assert [factor(s) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd"])
 def test_make_optimizer_steps_downhill(name):
     torch.manual_seed(0)
     layer = nn.Linear(3, 1)

@@ -22,6 +22,7 @@ from ssm_core.errors import ConfigError
 from ssm_core.init import exempt_from_weight_decay
 from ssm_core.shapes import Activations
 from ssm_kernels.errors import ShapeError
+from ssm_vision.models.layer_order import layer_order
 
 Images: TypeAlias = Annotated[Tensor, "b c y x"]
 Logits: TypeAlias = Annotated[Tensor, "b classes"]
@@ -130,6 +131,10 @@ class PatchClassifier(nn.Module):
         patches = rearrange(images, "b c (y p) (x q) -> b (y x) (c p q)", p=p, q=p)
         tokens: Tensor = self.embed(patches)
         return tokens if self.positions is None else tokens + self.positions
+
+    def layer_of(self, name: str) -> int:
+        """The place of a parameter between patches (0) and head, for learning rates by layer."""
+        return layer_order(n for n, _ in self.named_parameters())[name]
 
     @property
     def has_step_sizes(self) -> bool:

@@ -8,24 +8,54 @@ from pathlib import Path
 from ssm_core import (
     CommandSpec,
     DatasetSpec,
+    MixerSpec,
     ModelSpec,
+    Picture,
     RecipeSpec,
+    Remark,
     TaskSpec,
     hookimpl,
     recipes_in,
 )
 from ssm_core.specs import NoOptions
-from ssm_vision import classification, classifier, delta_command, report
-from ssm_vision.data import cifar10, digits, image_folder, mnist
+from ssm_vision import (
+    bench_command,
+    classification,
+    classifier,
+    delta_command,
+    report,
+    segmentation,
+)
+from ssm_vision.data import (
+    cifar10,
+    cifar100,
+    digits,
+    huggingface,
+    image_folder,
+    imagenet,
+    mnist,
+    segmentation_folder,
+)
 from ssm_vision.generative import (
     diffusion,
     diffusion_model,
     pixel_model,
     pixels,
     sample_command,
-    samples,
 )
-from ssm_vision.models import s4nd_vit
+from ssm_vision.models import (
+    baselines,
+    mambavision,
+    mambavision_config,
+    mambavision_mixer,
+    s4nd_vit,
+    vim,
+    vim_config,
+    vmamba,
+    vmamba_config,
+    vmunet,
+    vmunet_config,
+)
 from ssm_vision.presets import RECIPES
 
 
@@ -38,6 +68,34 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             classifier.PatchClassifier,
             "image classifier over a sequence of patches, any mixer",
             "arXiv:2010.11929, arXiv:2401.09417",
+        ),
+        ModelSpec(
+            "vim",
+            vim_config.VimConfig,
+            vim.Vim,
+            "Vision Mamba (Vim), image classifier for any image size",
+            "arXiv:2401.09417",
+        ),
+        ModelSpec(
+            "mambavision",
+            mambavision_config.MambaVisionConfig,
+            mambavision.MambaVision,
+            "convolutions, then Mamba and attention in windows; any mixer",
+            "arXiv:2407.08083",
+        ),
+        ModelSpec(
+            "vmamba",
+            vmamba_config.VMambaConfig,
+            vmamba.VMamba,
+            "hierarchical image classifier, scans along rows and columns both ways",
+            "arXiv:2401.10166",
+        ),
+        ModelSpec(
+            "vmunet",
+            vmunet_config.VMUNetConfig,
+            vmunet.VMUNet,
+            "U-Net of VMamba blocks, for segmentation",
+            "arXiv:2402.02491",
         ),
         ModelSpec(
             "s4nd-vit",
@@ -60,6 +118,25 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             "draws images out of noise, patches with any mixer",
             "arXiv:2006.11239",
         ),
+        ModelSpec(
+            "baseline",
+            baselines.BaselineConfig,
+            baselines.build,
+            "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
+            "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
+        ),
+    ]
+
+
+@hookimpl
+def ssm_register_mixers() -> Iterable[MixerSpec]:
+    return [
+        MixerSpec(
+            "mambavision",
+            mambavision_mixer.MambaVisionMixerConfig,
+            mambavision_mixer.MambaVisionMixer,
+            "MambaVision's mixer: a scan beside a convolution, not causal",
+        )
     ]
 
 
@@ -74,13 +151,43 @@ def ssm_register_datasets() -> Iterable[DatasetSpec]:
         ),
         DatasetSpec("mnist", mnist.MnistOptions, mnist.build, "70000 handwritten digits 28x28"),
         DatasetSpec(
+            "fashion-mnist",
+            mnist.FashionMnistOptions,
+            mnist.build_fashion,
+            "70000 pictures of clothes 28x28, 10 classes",
+        ),
+        DatasetSpec(
             "cifar10", cifar10.Cifar10Options, cifar10.build, "60000 photographs 32x32, 10 classes"
+        ),
+        DatasetSpec(
+            "cifar100",
+            cifar100.Cifar100Options,
+            cifar100.build,
+            "60000 photographs 32x32, 100 classes",
+        ),
+        DatasetSpec(
+            "imagenet",
+            imagenet.ImageNetOptions,
+            imagenet.build,
+            "ImageNet-1k: folders of classes or WebDataset shards",
+        ),
+        DatasetSpec(
+            "huggingface",
+            huggingface.HuggingFaceOptions,
+            huggingface.build,
+            "any image data set of the Hugging Face Hub (extra huggingface)",
         ),
         DatasetSpec(
             "image-folder",
             image_folder.ImageFolderOptions,
             image_folder.build,
             "your own images, one folder per class",
+        ),
+        DatasetSpec(
+            "segmentation-folder",
+            segmentation_folder.SegmentationFolderOptions,
+            segmentation_folder.build,
+            "your own pictures with masks, image/NAME.png and label/NAME.png",
         ),
     ]
 
@@ -93,6 +200,12 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             classification.ClassificationOptions,
             classification.Classification,
             "one class per example: cross-entropy, accuracy",
+        ),
+        TaskSpec(
+            "segmentation",
+            segmentation.SegmentationOptions,
+            segmentation.Segmentation,
+            "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
         ),
         TaskSpec(
             "pixels",
@@ -129,9 +242,15 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             sample_command.configure,
             sample_command.run,
         ),
+        CommandSpec(
+            "bench",
+            "time models by name and measure their memory, against image size",
+            bench_command.configure,
+            bench_command.run,
+        ),
     ]
 
 
 @hookimpl
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
-    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
+    return report.draw_runs(runs, folder)

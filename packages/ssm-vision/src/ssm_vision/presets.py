@@ -1,4 +1,4 @@
-"""Models by name, built as in their recipes, with trained weights that come with the package."""
+"""The small models of the MNIST recipes, whose trained weights come with the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ssm_core import DataInfo, make_config
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.errors import ConfigError
 from ssm_vision import pretrained as weights_files
 from ssm_vision.classifier import PatchClassifier, PatchClassifierConfig
 from ssm_vision.data import mnist
@@ -25,43 +25,23 @@ PRESETS: dict[str, tuple[str, DataInfo]] = {
 }
 
 
-def list_models() -> list[str]:
-    """The names that `create_model` knows."""
-    return sorted(PRESETS)
+def published_config(name: str) -> PatchClassifierConfig:
+    """The options of one of `PRESETS`, those of its recipe."""
+    recipe, _ = PRESETS[name]
+    return make_config(PatchClassifierConfig, recipe_options(recipe), name)
 
 
-def create_model(
-    name: str, pretrained: bool = False, options: Mapping[str, Any] | None = None
-) -> PatchClassifier:
-    """Build a model by name; with `pretrained`, with the weights that come with the package.
+def trained(name: str) -> PatchClassifier:
+    """One of `PRESETS` with its weights, in evaluation mode; it reads images (b, 1, 28, 28)
+    normalised with `ssm_vision.data.mnist.NORMALISATION`.
 
-    The model expects images (b, 1, 28, 28) normalised with `ssm_vision.data.mnist.NORMALISATION`
-    and is in evaluation mode if `pretrained`, else in training mode.
-
-    Args:
-        name: one of `list_models()`.
-        pretrained: load the trained weights; needs no network.
-        options: fields of `PatchClassifierConfig` that replace those of the recipe (a whole
-            `mixer_options` at a time).
     Raises:
-        UnknownNameError: an unknown model or option; names the nearest ones.
-        ConfigError: `options` together with `pretrained`, or a value that cannot be used.
         CheckpointError: the weights are missing, damaged or of other options.
     """
-    recipe, info = _preset(name)
-    if pretrained and options:
-        raise ConfigError(
-            f"create_model({name!r}): options cannot be changed together with pretrained=True, "
-            "the weights fit the recipe's options only"
-        )
-    config = make_config(
-        PatchClassifierConfig, recipe_options(recipe) | dict(options or {}), "options"
-    )
-    model = PatchClassifier(config, info)
-    if pretrained:
-        weights_files.load_into(model, weights_files.path_of(name), recipe)
-        model.eval()
-    return model
+    recipe, info = PRESETS[name]
+    model = PatchClassifier(published_config(name), info)
+    weights_files.load_into(model, weights_files.path_of(name), recipe)
+    return model.eval()
 
 
 def recipe_options(recipe: str) -> dict[str, Any]:
@@ -71,15 +51,15 @@ def recipe_options(recipe: str) -> dict[str, Any]:
 
 
 def save_pretrained(name: str, model: PatchClassifier, figures: Mapping[str, Any]) -> Path:
-    """Write trained weights into the package, where `create_model` finds them.
+    """Write trained weights into the package, where `trained` finds them.
 
     Args:
         figures: what was measured, e.g. {"accuracy": 0.98, "seed": 0}; JSON values.
     Raises:
         ConfigError: the model has other options than the recipe.
     """
-    recipe, _ = _preset(name)
-    expected = create_model(name).config
+    recipe, _ = PRESETS[name]
+    expected = published_config(name)
     if model.config != expected:
         raise ConfigError(
             f"{name}: the model's options {asdict(model.config)} are not those of the recipe "
@@ -88,9 +68,3 @@ def save_pretrained(name: str, model: PatchClassifier, figures: Mapping[str, Any
     path = weights_files.path_of(name)
     weights_files.save(model, path, recipe, figures)
     return path
-
-
-def _preset(name: str) -> tuple[str, DataInfo]:
-    if name not in PRESETS:
-        raise UnknownNameError.of("model", name, PRESETS, "(ssm_vision.list_models())")
-    return PRESETS[name]

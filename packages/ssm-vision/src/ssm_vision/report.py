@@ -1,94 +1,64 @@
-"""Pictures of trained patch classifiers for `ssm-train report`."""
+"""Pictures of trained image models for `ssm-train report`: which function draws which task."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
+from ssm_core import Picture, Remark
+from ssm_core.config import one_line
 from ssm_core.errors import SsmError
-from ssm_vision import visualize
-from ssm_vision.classifier import PatchClassifier
-from ssm_vision.examples import choose
-
-if TYPE_CHECKING:
-    from ssm_core import DataBundle
-    from ssm_core.train.restore import RestoredRun
+from ssm_vision.classification_pictures import draw_classification
+from ssm_vision.model_pictures import draw_model
+from ssm_vision.scene import Painter, Scene
+from ssm_vision.segmentation_pictures import draw_segmentation
 
 log = logging.getLogger(__name__)
 
-N_SHOWN = 8
-#: enough for MNIST and CIFAR-10 whole; a larger set would make a report slow on a CPU
-MOST_IMAGES = 10_000
+#: name of a task -> what draws its runs. Runs of other tasks are left alone.
+PAINTERS: dict[str, Painter] = {
+    "classification": draw_classification,
+    "segmentation": draw_segmentation,
+}
 
 
-def draw_runs(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """Draw `confusion-RUN.png` and, for Mamba mixers, `delta-RUN.png` for every run of a patch
-    classifier. A run that cannot be drawn is named on stderr and does not stop the others."""
-    pictures: list[Path] = []
-    for run in runs:
+def draw_runs(runs: Sequence[Path], folder: Path) -> list[Picture | Remark]:
+    """Draw the pictures of all runs whose task is in `PAINTERS` into `folder`.
+
+    A run that cannot be drawn is named, on stderr and in a remark, and does not stop the others.
+    """
+    from ssm_core.train.report import run_names
+
+    drawn: list[Picture | Remark] = []
+    for run, name in zip(runs, run_names(runs), strict=True):
         try:
-            pictures += draw_run(run, folder)
-        except SsmError as error:
-            log.warning("no pictures of %s: %s", run, error)
-    return pictures
+            drawn += draw_run(run, name, folder)
+        except Exception as error:  # whatever a picture trips over, the other runs have theirs
+            reason = one_line(error) if isinstance(error, SsmError) else repr(error)
+            log.warning("no pictures of %s: %s", run, reason)
+            drawn.append(Remark(run, f"no pictures: {reason}"))
+    return drawn
 
 
-def draw_run(run: Path, folder: Path) -> list[Path]:
-    """Draw the pictures of one run; none if its model is not a patch classifier.
+def draw_run(run: Path, name: str, folder: Path) -> list[Picture]:
+    """Draw the pictures of one run; none if its task is not in `PAINTERS`.
 
+    Args:
+        name: what tables and titles call the run.
     Raises:
         SsmError: the run has no weights, or its data cannot be had.
     """
     from ssm_core.train.resolve import read_yaml
     from ssm_core.train.restore import load_run
 
-    if read_yaml(run / "config.yaml").get("model", {}).get("name") != "patch-classifier":
+    task = read_yaml(run / "config.yaml").get("task", {}).get("name")
+    if task not in PAINTERS:
         return []
-    restored = load_run(run)
-    model = restored.module
-    assert isinstance(model, PatchClassifier)
-    bundle = restored.config.specs["data"].build(restored.config.typed["data"])
-    labels, predictions = predict(restored, bundle)
-    source = f"test images of {restored.config.specs['data'].name}"
-    counts = torch.zeros(model.info.n_outputs, model.info.n_outputs, dtype=torch.int64)
-    counts.index_put_((labels, predictions), torch.ones_like(labels), accumulate=True)
-    confusion = visualize.confusion_figure(counts, model.info.labels, f"{run.name}: {source}")
-    pictures = [visualize.save(confusion, folder / f"confusion-{run.name}.png")]
-    if model.has_step_sizes and len(labels):
-        shown = examples_of(bundle, choose(labels, predictions, N_SHOWN), source)
-        figure = visualize.delta_figure(model, shown, delta_title(run.name))
-        pictures.append(visualize.save(figure, folder / f"delta-{run.name}.png"))
-    return pictures
-
-
-def delta_title(name: str) -> str:
-    """Heading of a Delta picture."""
-    return f"{name}: step size $\\Delta$ (bright: the patch is written into the state)"
-
-
-@torch.no_grad()
-def predict(restored: RestoredRun, bundle: DataBundle) -> tuple[Tensor, Tensor]:
-    """True and predicted classes (n,) of the first `MOST_IMAGES` evaluation images, in order."""
-    from ssm_core.train.batches import eval_loader
-
-    loader = eval_loader(bundle, restored.config.loader, rank=0, world=1)
-    enough = -(-MOST_IMAGES // restored.config.loader.eval_batch_size)
-    labels, predictions = [], []
-    for images, truth in itertools.islice(loader, enough):
-        labels.append(truth)
-        predictions.append(restored.module(images).argmax(dim=1))
-    return torch.cat(labels), torch.cat(predictions)
-
-
-def examples_of(bundle: DataBundle, indices: Sequence[int], source: str) -> visualize.Examples:
-    """These evaluation images as examples to show."""
-    pairs = [bundle.evaluation[index] for index in indices]
-    images = torch.stack([image for image, _ in pairs])
-    labels = torch.tensor([int(label) for _, label in pairs])
-    return visualize.Examples(images, labels, source)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    restored = load_run(run, device)
+    data = restored.config.specs["data"].build(restored.config.typed["data"])
+    scene = Scene(restored, data, name, folder, device)
+    return PAINTERS[task](scene) + draw_model(scene)

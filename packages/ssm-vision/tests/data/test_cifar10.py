@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from ssm_core.errors import DataError
-from ssm_vision.data import cifar10
+from ssm_vision.data import cifar10, cifar100
 
 
 def encoded(pixels: np.ndarray) -> bytes:
@@ -143,3 +143,37 @@ def test_the_real_files(data_root: Path) -> None:
     normalised = cifar10.NORMALISATION(images)
     assert float(normalised.mean()) == pytest.approx(0.0, abs=0.05)
     assert float(normalised.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_cifar100_reads_its_fine_labels(tmp_path: Path, pixels: np.ndarray) -> None:
+    for name in cifar10.PARQUET_FILES:
+        path = tmp_path / "cifar100" / name
+        path.parent.mkdir(exist_ok=True)
+        column = [{"bytes": encoded(image)} for image in pixels]
+        fine, coarse = [99, 0, 5, 5, 40, 7], [1, 2, 3, 4, 5, 6]
+        pq.write_table(pa.table({"img": column, "fine_label": fine, "coarse_label": coarse}), path)
+    bundle = cifar100.build(
+        cifar100.Cifar100Options(root=str(tmp_path), train_examples=3, eval_examples=6)
+    )
+    assert len(bundle.train) == 3
+    assert bundle.evaluation.labels.tolist() == [99, 0, 5, 5, 40, 7]
+    assert bundle.info.n_outputs == len(bundle.info.labels) == 100
+    assert list(bundle.info.labels) == sorted(set(bundle.info.labels))
+
+
+def test_cifar100_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"nor {tmp_path}/cifar-100-python, and data.download"):
+        cifar100.build(cifar100.Cifar100Options(root=str(tmp_path), download=False))
+
+
+def test_randaugment_changes_training_images_more(fake: Path) -> None:
+    plain, strong = (
+        cifar10.build(cifar10.Cifar10Options(root=str(fake), randaugment=magnitude))
+        for magnitude in (None, 9.0)
+    )
+    batches = []
+    for bundle in (plain, strong):
+        torch.manual_seed(0)
+        batches.append(bundle.train.__getitems__(range(6))[0])
+    assert not torch.equal(*batches)
+    assert torch.equal(plain.evaluation[0][0], strong.evaluation[0][0])

@@ -103,3 +103,31 @@ def test_the_real_files(data_root: Path) -> None:
     assert float(images.mean()) == pytest.approx(0.0, abs=1e-3)
     assert float(images.std()) == pytest.approx(1.0, abs=1e-3)
     assert labels.bincount().tolist()[:3] == [5923, 6742, 5958]
+
+
+def test_fashion_mnist_has_files_and_augmentation_of_its_own(fake: Path) -> None:
+    (fake / "MNIST").rename(fake / "FashionMNIST")
+    options = mnist.FashionMnistOptions(root=str(fake), train_examples=5, randaugment=9.0)
+    bundle = mnist.build_fashion(options)
+    assert (len(bundle.train), len(bundle.evaluation)) == (5, 3)
+    assert bundle.info.labels[0] == "T-shirt/top"
+    first, second = (bundle.train.__getitems__(range(5))[0] for _ in range(2))
+    assert torch.equal(first, second)  # only with augment
+    augmented = mnist.build_fashion(
+        mnist.FashionMnistOptions(root=str(fake), augment=True, randaugment=9.0)
+    )
+    first, second = (augmented.train.__getitems__(range(7))[0] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_fashion_mnist_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fashion-mnist: no train-images-idx3-ubyte") as caught:
+        mnist.build_fashion(mnist.FashionMnistOptions(root=str(tmp_path), download=False))
+    assert f"in {tmp_path}/FashionMNIST/raw" in str(caught.value)
+
+
+def test_part_of_mnist(fake: Path) -> None:
+    options = mnist.MnistOptions(root=str(fake), train_examples=4, eval_examples=2)
+    bundle = mnist.build(options)
+    assert (len(bundle.train), len(bundle.evaluation)) == (4, 2)
+    assert bundle.train.labels.tolist() == mnist.build(options).train.labels.tolist()

@@ -12,10 +12,13 @@ starts without memory beyond a few steps. Published checkpoints overwrite the va
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.mamba import MambaConfig
 from ssm_core.layers.protocol import LayerState, SequenceLayer
@@ -34,16 +37,31 @@ class BiMambaConfig(MambaConfig):
 
     Attributes:
         divide_out: halve the sum of both directions, as in the published models.
+        layer_scale: initial value of a learned factor per channel of the output (`gamma`); None
+            means no such factor. Source: Touvron et al. 2021, arXiv:2103.17239, section 2.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     divide_out: bool = True
+    layer_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer_scale is not None and not math.isfinite(self.layer_scale):
+            raise ConfigError(
+                f"{type(self).__name__}: layer_scale is {self.layer_scale!r}, expected a finite "
+                "number or None"
+            )
 
 
 class BiMamba(SequenceLayer):
     """Bidirectional Mamba mixer, (b, l, d) -> (b, l, d). Not causal: it has no state and no step.
 
     y = out_proj((forward(x, z) + backward(x, z)) / 2) with x, z = in_proj(input); each direction is
-    gated by silu(z) and the backward one runs from the last step to the first.
+    gated by silu(z) and the backward one runs from the last step to the first. With `layer_scale`
+    y is multiplied by gamma (d,).
 
     Cost: twice a Mamba mixer but for the shared projections.
     """
@@ -59,6 +77,9 @@ class BiMamba(SequenceLayer):
         self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
         self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b = make_direction(sizes)
         self.out_proj = nn.Linear(sizes.d_inner, d_model, bias=config.bias)
+        self.gamma: nn.Parameter | None = None
+        if config.layer_scale is not None:
+            self.gamma = nn.Parameter(torch.full((d_model,), float(config.layer_scale)))
 
     def mix(
         self,
@@ -73,7 +94,8 @@ class BiMamba(SequenceLayer):
         y_forward, _ = run_direction(forward, inner, z, cu_seqlens=cu_seqlens)
         y_backward, _ = run_direction(backward, inner, z, cu_seqlens=cu_seqlens, reverse=True)
         y = y_forward + y_backward
-        return self.out_proj(y * 0.5 if self.config.divide_out else y), None
+        y = self.out_proj(y * 0.5 if self.config.divide_out else y)
+        return (y if self.gamma is None else y * self.gamma.to(y.dtype)), None
 
     def step_sizes(self, x: Activations) -> StepSizes:
         """Return the step sizes Delta (b, l, E) > 0 for x (b, l, d): the mean of both directions.

@@ -13,15 +13,30 @@ from torch import nn
 from ssm_core.plugins import PluginHost
 from ssm_core.task import Task
 from ssm_core.train.batches import eval_loader
+from ssm_core.train.checkpoint import load_weights
 from ssm_core.train.fabric import make_fabric
+from ssm_core.train.folder import AVERAGE
 from ssm_core.train.restore import load_run, read_config
 from ssm_core.train.run import Run
 
 
 def evaluate(run: Run) -> dict[str, float]:
-    """Mean loss and the task's metrics over all processes, as {"eval/...": value}."""
-    limit = run.config.trainer.eval_batches
-    return measure(run.fabric, run.task, run.module, itertools.islice(run.eval_loader, limit))
+    """Mean loss and the task's metrics over all processes, as {"eval/...": value}; with a moving
+    average of the weights also {"eval_ema/...": value} for these."""
+
+    def values() -> dict[str, float]:
+        batches = itertools.islice(run.eval_loader, run.config.trainer.eval_batches)
+        return measure(run.fabric, run.task, run.module, batches)
+
+    found = values()
+    if run.ema is not None:
+        with run.ema.in_use():
+            found |= _of_average(values())
+    return found
+
+
+def _of_average(values: dict[str, float]) -> dict[str, float]:
+    return {f"eval_ema/{name.removeprefix('eval/')}": value for name, value in values.items()}
 
 
 @torch.no_grad()
@@ -46,7 +61,8 @@ def measure(fabric: Any, task: Task, module: nn.Module, batches: Iterable[Any]) 
 
 
 def evaluate_run(host: PluginHost, folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:
-    """Evaluate a finished or interrupted run on its whole evaluation data.
+    """Evaluate a finished or interrupted run on its whole evaluation data; a finished one with a
+    moving average of its weights with these too, as eval_ema/...
 
     Args:
         overrides: command-line words, e.g. where the data is on this machine.
@@ -57,4 +73,9 @@ def evaluate_run(host: PluginHost, folder: Path, overrides: Sequence[str] = ()) 
     fabric.launch()
     data = config.specs["data"].build(config.typed["data"])
     loader = eval_loader(data, config.loader, fabric.global_rank, fabric.world_size)
-    return measure(fabric, restored.task, restored.module.to(fabric.device), loader)
+    module = restored.module.to(fabric.device)
+    found = measure(fabric, restored.task, module, loader)
+    if (folder / AVERAGE).is_file():
+        module.load_state_dict(load_weights(folder / AVERAGE)[0])
+        found |= _of_average(measure(fabric, restored.task, module, loader))
+    return found

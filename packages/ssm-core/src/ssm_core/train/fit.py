@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import torch
 
 from ssm_core.errors import CheckpointError, DataError
+from ssm_core.official.tensors import listed
 from ssm_core.plugins import PluginHost
 from ssm_core.train import folder as run_folder
 from ssm_core.train.batches import eval_loader, train_loader
 from ssm_core.train.checkpoint import load_state
+from ssm_core.train.ema import MovingAverage
 from ssm_core.train.fabric import make_fabric
 from ssm_core.train.loggers import read_metrics
 from ssm_core.train.loop import train
@@ -24,23 +27,29 @@ from ssm_core.train.recorder import Recorder
 from ssm_core.train.resolve import ResolvedConfig
 from ssm_core.train.restore import weights_metadata
 from ssm_core.train.run import Run
+from ssm_core.train.start_from import start_from
 
 
 def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) -> Run:
     """Train a run in `folder`, from its checkpoint if `resume` and there is one.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or of another model; nothing is touched.
+        CheckpointError: the checkpoint, or what `trainer.start_from` names, is damaged or of
+            another model; nothing is touched.
     """
     checkpoint = folder / run_folder.LAST
     state = load_state(checkpoint) if resume and checkpoint.is_file() else None
     run = prepare(host, config, folder)
+    if state is None and config.trainer.start_from is not None:
+        _start_from(run, Path(config.trainer.start_from))
     zero = run.fabric.is_global_zero
     error: BaseException | None = None
     recorder: Recorder | None = None
     began = time.monotonic()
     try:
         run.hooks.ssm_run_start(run=run)
+        if config.trainer.ema_decay is not None:
+            run.ema = MovingAverage(run.module, config.trainer.ema_decay)
         recorder = _recorder(run, state, checkpoint)
         if zero:
             run_folder.write_static(folder, config.to_yaml(), run.info)
@@ -111,6 +120,14 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
     )
 
 
+def _start_from(run: Run, path: Path) -> None:
+    """Load the weights to begin with, and say what has to be trained from nothing."""
+    untrained = start_from(run.module, path)
+    if run.fabric.is_global_zero:
+        rest = f"; untrained: {listed(untrained)}" if untrained else ""
+        print(f"starting from {path}{rest}", file=sys.stderr)
+
+
 def _recorder(run: Run, state: Mapping[str, Any] | None, checkpoint: Path) -> Recorder:
     try:
         return Recorder(run, state)
@@ -140,9 +157,15 @@ def _figures(run: Run) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.module.parameters()),
         "steps_per_epoch": run.steps_per_epoch,
         "monitor": run.task.monitor,
+        "device": _device_name(run.fabric.device),
         "metrics": {name: points[-1][1] for name, points in curves.items()},
         "step_s": _median([value for _, value in curves.get("time/step_s", [])]),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    """What trained: the name of the GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _median(values: list[float]) -> float | None:

@@ -7,6 +7,10 @@ import time
 from types import FrameType
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ssm_core.train.batches import batch_parts
 from ssm_core.train.evaluate import evaluate
 from ssm_core.train.progress import ProgressBar
 from ssm_core.train.recorder import Recorder
@@ -17,7 +21,7 @@ def train(run: Run, recorder: Recorder) -> None:
     """Train until `run.total_steps` or a reason to stop, with a checkpoint at every end.
 
     The order within a step is part of the plugin API: backward, `ssm_backward_end`, clipping, the
-    optimizer, `ssm_step_end`, the schedule, then logs and checkpoint.
+    optimizer, `ssm_step_end`, the moving average, the schedule, then logs and checkpoint.
     """
     bar = ProgressBar(run.total_steps, run.step, run.fabric.is_global_zero)
     options = run.config.trainer
@@ -57,9 +61,7 @@ def _step(run: Run, batch: Any, recorder: Recorder) -> dict[str, float]:
     """One optimizer step; returns what is to be logged."""
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
-    with run.fabric.autocast():
-        loss, _ = run.task.loss(run.model, run.fabric.to_device(batch))
-    run.fabric.backward(loss)
+    loss = _backward(run, batch)
     run.hooks.ssm_backward_end(run=run)
     clip = run.config.optim.grad_clip
     if clip is not None:
@@ -68,9 +70,32 @@ def _step(run: Run, batch: Any, recorder: Recorder) -> dict[str, float]:
     run.step += 1
     metrics: dict[str, float] = {}
     run.hooks.ssm_step_end(run=run, metrics=metrics)
+    if run.ema is not None:
+        run.ema.update()
     lr = float(run.optimizer.param_groups[0]["lr"])
     run.scheduler.step()
-    return recorder.step_metrics(run, loss.detach(), lr, metrics)
+    return recorder.step_metrics(run, loss, lr, metrics)
+
+
+def _backward(run: Run, batch: Any) -> Tensor:
+    """Add up the gradients of a batch, part by part; returns its mean loss."""
+    parts = batch_parts(batch, run.config.loader.accumulate)
+    if len(parts) == 1:
+        return _backward_part(run, batch, 1.0)
+    counts = [run.task.count(part) for part in parts]
+    total = torch.zeros((), device=run.fabric.device)
+    for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
+        last = i == len(parts) - 1
+        with run.fabric.no_backward_sync(run.model, enabled=not last):  # type: ignore[arg-type]
+            total += _backward_part(run, part, count / max(1, sum(counts)))
+    return total
+
+
+def _backward_part(run: Run, part: Any, share: float) -> Tensor:
+    with run.fabric.autocast():
+        loss, _ = run.task.loss(run.model, run.fabric.to_device(part))
+    run.fabric.backward(loss * share if share != 1 else loss)
+    return loss.detach() * share
 
 
 def _evaluate(run: Run, bar: ProgressBar) -> None:

@@ -8,10 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ssm_core.train.lamb import Lamb
+from ssm_core.train.layer_decay import Rates, decayed_rates, own_rates
 from ssm_core.train.options import OptimOptions
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, rates: Rates = own_rates
+) -> list[dict[str, object]]:
     """Groups for an optimizer: one per different learning rate and weight decay.
 
     The first has the global values and holds the matrices; the second the vectors and what opts out
@@ -19,17 +23,21 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     time constant to the same value), without decay. Parameters with an attribute `_optim`, a dict
     with "lr", "weight_decay" or both (`ssm_core.init.learn_at` sets it), have a group per different
     dict; what the dict leaves out is as it would be without it.
+
+    Args:
+        rates: learning rate from a parameter's name and its own one, for layer decay.
     """
     groups: dict[tuple[object, object], list[nn.Parameter]] = {
         (None, weight_decay): [],
         (None, 0.0): [],
     }
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
         own = getattr(parameter, "_optim", {})
-        key = (own.get("lr"), own.get("weight_decay", 0.0 if exempt else weight_decay))
+        lr = rates(name, own.get("lr"))
+        key = (lr, own.get("weight_decay", 0.0 if exempt else weight_decay))
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay} | ({} if lr is None else {"lr": lr})
@@ -38,10 +46,18 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def make_optimizer(module: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum over `parameter_groups`."""
-    groups = parameter_groups(module, options.weight_decay)
+    """AdamW, LAMB or SGD with momentum over `parameter_groups`.
+
+    Raises:
+        ConfigError: layer decay for a model that does not say the order of its layers.
+    """
+    decay = options.layer_decay
+    rates = own_rates if decay is None else decayed_rates(module, options.lr, decay)
+    groups = parameter_groups(module, options.weight_decay, rates)
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
+    if options.name == "lamb":
+        return Lamb(groups, lr=options.lr, betas=options.betas)
     # fused: one pass over each tensor instead of some ten small operators
     return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
 
@@ -54,7 +70,7 @@ def lr_factor(options: OptimOptions, total_steps: int) -> Callable[[int], float]
             return (step + 1) / (options.warmup_steps + 1)
         if options.schedule == "constant":
             return 1.0
-        rest = max(1, total_steps - options.warmup_steps)
+        rest = max(1, total_steps - options.warmup_steps - options.cooldown_steps)
         done = min(1.0, (step - options.warmup_steps) / rest)
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return options.final_lr_frac + (1 - options.final_lr_frac) * cosine

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssm_core.errors import SsmError
 from ssm_core.train.checkpoint import save_state, save_weights
-from ssm_core.train.folder import LAST, WEIGHTS
+from ssm_core.train.folder import AVERAGE, LAST, WEIGHTS
 from ssm_core.train.loggers import MetricsFile, tensorboard
 from ssm_core.train.rng import rng_state, set_rng_state
 from ssm_core.train.run import Run
@@ -88,6 +88,7 @@ class Recorder:
             "step": run.step,
             "epoch": run.epoch,
             "module": dict(run.module.state_dict()),
+            "ema": run.ema.state_dict() if run.ema is not None else None,
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict(),
             "precision": run.fabric.strategy.precision.state_dict(),
@@ -103,6 +104,8 @@ class Recorder:
     def _restore(self, run: Run, state: Mapping[str, Any]) -> None:
         run.step, run.epoch = state["step"], state["epoch"]
         run.module.load_state_dict(state["module"])
+        if run.ema is not None:
+            run.ema.load_state_dict(state.get("ema"))
         run.optimizer.load_state_dict(state["optimizer"])
         run.scheduler.load_state_dict(state["scheduler"])
         run.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -116,9 +119,13 @@ class Recorder:
         set_rng_state(generators[min(run.fabric.global_rank, len(generators) - 1)])
 
     def close(self, weights_metadata: Mapping[str, str] | None) -> None:
-        """Close the files; with metadata given, also write the weights file."""
+        """Close the files; with metadata given, also write the weights files."""
         if weights_metadata is not None and self.run.fabric.is_global_zero:
-            save_weights(self.run.folder / WEIGHTS, self.run.module, weights_metadata)
+            run = self.run
+            save_weights(run.folder / WEIGHTS, run.module, weights_metadata)
+            if run.ema is not None:
+                with run.ema.in_use() as averaged:
+                    save_weights(run.folder / AVERAGE, averaged, weights_metadata)
         if self.file is not None:
             self.file.close()
         if self.board is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ssm_core.specs import DataInfo
     from ssm_core.task import Task
+    from ssm_core.train.ema import MovingAverage
     from ssm_core.train.resolve import ResolvedConfig
 
 
@@ -28,6 +29,7 @@ class Run:
         fabric: devices, precision and processes.
         model: what the loop calls; under DDP a wrapper around `module`.
         module: the bare model; use this for parameters and state dicts.
+        ema: moving average of the weights, from after `ssm_run_start` on, if it was asked for.
         step: optimizer steps completed.
         epoch: epochs completed.
         total_steps: steps after which the run ends.
@@ -48,6 +50,7 @@ class Run:
     hooks: Any
     steps_per_epoch: int
     total_steps: int
+    ema: MovingAverage | None = None
     step: int = 0
     epoch: int = 0
     stop_reason: str | None = None

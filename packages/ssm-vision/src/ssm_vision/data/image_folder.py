@@ -10,29 +10,28 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssm_core import DataBundle, DataInfo
-from ssm_core.errors import ConfigError, DataError
+from ssm_core.errors import DataError
+from ssm_vision.data.photographs import (
+    MEAN,
+    STD,
+    PhotographOptions,
+    eval_transform,
+    train_transform,
+)
+from ssm_vision.data.subset import part
 
-#: mean and standard deviation of ImageNet's colours, the usual choice for photographs
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+__all__ = ["MEAN", "STD", "ImageFolderOptions", "Images", "build", "build_folder"]
 
 
 @dataclass(frozen=True)
-class ImageFolderOptions:
+class ImageFolderOptions(PhotographOptions):
     """A folder of images, one sub-folder per class.
 
     Args:
         root: folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE (or test/CLASS/IMAGE).
-        size: pixels of a side; images are resized and cropped to a square.
-        augment: crop at random and mirror while training.
     """
 
     root: str = "data"
-    size: int = 64
-    augment: bool = True
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"data.size is {self.size}, expected 1 or more")
 
 
 class Images(Dataset[Any]):
@@ -68,38 +67,30 @@ def build(options: ImageFolderOptions) -> DataBundle:
     Raises:
         DataError: a folder is missing or empty, or the classes differ.
     """
-    root = Path(options.root)
+    return build_folder("image-folder", Path(options.root), options)
+
+
+def build_folder(name: str, root: Path, options: PhotographOptions) -> DataBundle:
+    """The same under the data set's own name, for errors."""
     train_folder = root / "train"
     test_folder = next((root / n for n in ("val", "test") if (root / n).is_dir()), None)
     if not train_folder.is_dir() or test_folder is None:
         absent = train_folder if not train_folder.is_dir() else f"{root}/val (or {root}/test)"
         raise DataError(
-            f"image-folder: no folder {absent}: expected {root}/train/CLASS/IMAGE.png and "
+            f"{name}: no folder {absent}: expected {root}/train/CLASS/IMAGE.png and "
             f"{root}/val/CLASS/IMAGE.png; pass --data.root FOLDER"
         )
-    train = Images(train_folder, _transform(options.size, options.augment))
-    test = Images(test_folder, _transform(options.size, augment=False))
+    train = Images(train_folder, train_transform(options))
+    test = Images(test_folder, eval_transform(options))
     if train.files.classes != test.files.classes:
         odd = sorted(set(train.files.classes) ^ set(test.files.classes))
         raise DataError(
-            f"image-folder: {train_folder} and {test_folder} must have the same classes; "
+            f"{name}: {train_folder} and {test_folder} must have the same classes; "
             f"only one of them has {', '.join(odd[:5])}"
         )
     labels = tuple(train.files.classes)
-    info = DataInfo(
-        input_shape=(3, options.size, options.size), n_outputs=len(labels), labels=labels
+    return DataBundle(
+        train=part(train, options, "train_examples"),
+        evaluation=part(test, options, "eval_examples"),
+        info=DataInfo((3, options.size, options.size), len(labels), labels),
     )
-    return DataBundle(train=train, evaluation=test, info=info)
-
-
-def _transform(size: int, augment: bool) -> Any:
-    """Image file -> normalised tensor (3, size, size)."""
-    import torch
-    from torchvision.transforms import v2
-
-    if augment:
-        crop = [v2.RandomResizedCrop(size, scale=(0.5, 1.0)), v2.RandomHorizontalFlip()]
-    else:
-        crop = [v2.Resize(size), v2.CenterCrop(size)]
-    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    return v2.Compose([*crop, *to_tensor])

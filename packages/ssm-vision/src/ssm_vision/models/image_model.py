@@ -6,6 +6,7 @@ its training script work on every model.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
@@ -17,11 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
 from ssm_kernels.errors import DTypeError, ShapeError
+from ssm_vision.models.layer_order import layer_order
 
 Images: TypeAlias = Annotated[Tensor, "b c y x"]
 FeatureMap: TypeAlias = Annotated[Tensor, "b d y x"]
 """Features of one stage, on its own grid of rows and columns."""
 Logits: TypeAlias = Annotated[Tensor, "b classes"]
+
+#: names of parameters inside a stage of blocks, or a block of a model without stages
+STAGE = re.compile(r"(?:layers|levels|blocks|layers_up)\.\d+\.")
+BLOCK_OF_STAGE = re.compile(STAGE.pattern + r"blocks\.\d+\.")
 
 
 class Stage(NamedTuple):
@@ -186,6 +192,45 @@ class ImageModel(nn.Module, ABC):
             )
         return wanted
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """The layer of each parameter by name, for timm's learning rates per layer.
+
+        0 is what comes before the blocks (patches, tokens, positions), then one number per block in
+        order, or per stage if `coarse`; what follows a block belongs to it; the last number is the
+        classifier's.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        block = BLOCK_OF_STAGE if any(map(BLOCK_OF_STAGE.match, names)) and not coarse else STAGE
+        head = {id(parameter) for parameter in self.get_classifier().parameters()}
+        blocks: list[str] = []
+        layers: dict[str, int] = {}
+        for name, parameter in self.named_parameters():
+            found = block.match(name)
+            if found and found[0] not in blocks:
+                blocks.append(found[0])
+            if id(parameter) not in head:
+                layers[name] = blocks.index(found[0]) + 1 if found else len(blocks)
+        return lambda name: layers.get(name, len(blocks) + 1)
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would damage, for timm's optimizers."""
         return {n for n, p in self.named_parameters() if getattr(p, "_no_weight_decay", False)}
+
+    # --- what training asks for -----------------------------------------------------------------
+
+    def layer_of(self, name: str) -> int:
+        """The place of a parameter between stem (0) and head, for learning rates by layer."""
+        return layer_order(n for n, _ in self.named_parameters())[name]
+
+    def adapt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a trained model as far as this one can begin with them.
+
+        A classifier for other classes is left out. Families with position embeddings resample them.
+        """
+        classifier = self.get_classifier()
+        prefix = next(f"{name}." for name, part in self.named_modules() if part is classifier)
+        own = self.state_dict()
+        head = [name for name in own if name.startswith(prefix)]
+        if all(name in tensors and tensors[name].shape == own[name].shape for name in head):
+            return dict(tensors)
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from ssm_core import DataInfo
-from ssm_vision.models.image_model import ImageModel
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,13 @@ class Preset:
         config: options of the family, as published; overrides replace single fields.
         image_size: pixels of a side of the images it was published for.
         num_classes: outputs of its head.
+        in_chans: channels of its images.
+        crop: part of the shorter side of an image that the published evaluation cuts out.
     """
 
-    build: Callable[[Any, DataInfo], ImageModel]
+    build: Callable[[Any, DataInfo], nn.Module]
     config: Any
     image_size: int = 224
     num_classes: int = 1000
+    in_chans: int = 3
+    crop: float = 0.875

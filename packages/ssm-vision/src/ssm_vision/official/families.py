@@ -9,11 +9,18 @@ from ssm_core.errors import UnknownNameError
 from ssm_core.official.options import plain
 from ssm_core.official.tensors import StateDict, Tensors, collect
 from ssm_vision.models.image_model import ImageModel
+from ssm_vision.official import mambavision, vim, vmamba, vmunet
+from ssm_vision.official.containers import model_in
 
 Builder: TypeAlias = Callable[[Tensors, Mapping[str, Any]], ImageModel]
 
 #: each `build(tensors, config)` takes the original constructor's arguments as config
-FAMILIES: dict[str, Builder] = {}
+FAMILIES: dict[str, Builder] = {
+    "mambavision": mambavision.build,
+    "vim": vim.build,
+    "vmamba": vmamba.build,
+    "vmunet": vmunet.build,
+}
 
 
 def from_official(
@@ -27,8 +34,10 @@ def from_official(
     Args:
         family: "vim" (hustvl/Vim), "mambavision" (NVlabs/MambaVision), "vmamba" (MzeroMiko/VMamba,
             the vanilla and the s1l*/s2l* models) or "vmunet" (JCruan519/VM-UNet).
-        state_dict: name -> tensor or array.
-        prefix: take only the tensors whose name begins with it, "model." for instance.
+        state_dict: name -> tensor or array; or a training script's file, in which that is found
+            under "model", "state_dict" or "model_ema", the first of these that is there.
+        prefix: take only the tensors whose name begins with it, "encoder." for instance;
+            "model_ema." takes that part of a training script's file.
         config: what the tensors do not say, under the names of the original constructor; left out,
             an argument has the original's default value. What the tensors do say is checked.
     Raises:
@@ -40,5 +49,5 @@ def from_official(
     """
     if family not in FAMILIES:
         raise UnknownNameError.of("family of official checkpoints", family, FAMILIES)
-    tensors = collect(family, state_dict, prefix, ".")
+    tensors = collect(family, model_in(state_dict, prefix), prefix, ".")
     return FAMILIES[family](tensors, {name: plain(value) for name, value in config.items()})

@@ -1,0 +1,86 @@
+"""Begin a run with trained weights: of a run, of a safetensors file or of a .pth file.
+
+A module may say how foreign weights become its own by a method `adapt(tensors) -> tensors`: it
+returns those that fit, resampled or renamed where that is needed, and leaves out what must be
+trained anew (another head, say). Without it all tensors must fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core.errors import CheckpointError
+from ssm_core.official.tensors import listed
+from ssm_core.train.checkpoint import load_state, load_weights
+from ssm_core.train.folder import LAST, WEIGHTS
+
+#: under these keys training scripts keep the weights beside optimizer and options
+CONTAINERS = ("model", "state_dict", "module")
+
+
+def start_from(module: nn.Module, path: Path) -> list[str]:
+    """Load weights into `module`; return the names of what keeps its initial values.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, one that holds more than tensors and plain
+            values, or tensors that do not fit.
+    """
+    tensors = read_tensors(path)
+    adapt = getattr(module, "adapt", None)
+    if adapt is not None:
+        tensors = dict(adapt(tensors))
+    own = module.state_dict()
+    absent = [name for name in own if name not in tensors]
+    unknown = [name for name in tensors if name not in own]
+    odd = [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    problems = [f"unexpected {listed(unknown)}"] if unknown else []
+    problems += [listed(odd)] if odd else []
+    problems += [f"missing {listed(absent)}"] if absent and (adapt is None or not tensors) else []
+    if problems:
+        raise CheckpointError(f"{path}: does not fit this model: {'; '.join(problems)}")
+    module.load_state_dict(tensors, strict=False)
+    return absent
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The weights in a run folder, a safetensors file or a .pth file; nothing is executed."""
+    if path.is_dir():
+        weights = path / WEIGHTS
+        return load_weights(weights)[0] if weights.is_file() else load_state(path / LAST)["module"]
+    if path.suffix not in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
+        return load_weights(path)[0]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # holds the script's options
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: damaged, or holds more than tensors and plain values ({reason}); save its "
+            "state dict alone, best as safetensors"
+        ) from error
+    return _state_dict(path, content)
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    for key in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path}: no state dict in it: expected names and tensors, or these under one of "
+            f"{', '.join(CONTAINERS)}"
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
