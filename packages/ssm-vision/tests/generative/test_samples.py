@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from ssm_core import hookimpl, plugin_host
@@ -15,7 +16,8 @@ from ssm_core.errors import ConfigError
 from ssm_core.train.checkpoint import load_weights
 from ssm_core.train.folder import read_status
 from ssm_core.train.run import Run
-from ssm_vision.data import digits
+from ssm_core.train.resolve import resolve
+from ssm_vision.data import digits, mnist
 from ssm_vision.generative import samples
 from ssm_vision.generative.samples import SampleOptions, as_grid, run_samples
 
@@ -23,6 +25,7 @@ WORDS = {
     "mnist-pixels": ["--model.d_model", "8", "--model.n_layers", "1"],
     "mnist-diffusion": ["--model.d_model", "8", "--model.n_layers", "1", "--model.steps", "20"],
 }
+PARAMETERS = {"mnist-pixels": 70_020, "mnist-diffusion": 339_161}
 DIGITS = ["--data", "digits", "--data.test_frac", "0.02", "--model.mean", "[0.3053]"]
 DIGITS += ["--model.std", "[0.3760]", "--trainer.checkpoint_every", "1"]
 every_recipe = pytest.mark.parametrize("recipe", list(WORDS))
@@ -64,6 +67,17 @@ def test_killed_run_goes_on_bit_for_bit(recipe: str, runs: Path, tmp_path: Path)
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert read_status(killed)["metrics"] == read_status(whole)["metrics"]
+
+
+@every_recipe
+def test_recipe_is_registered_and_complete(recipe: str) -> None:
+    host = plugin_host()
+    spec = host.get("recipes", recipe)
+    assert spec.summary
+    config = resolve(host, recipe, yaml.safe_load(spec.path.read_text()))
+    model = config.specs["model"].build(config.typed["model"], mnist.INFO)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[recipe]
+    assert resolve(host, recipe, yaml.safe_load(config.to_yaml())) == config
 
 
 @every_recipe
