@@ -15,10 +15,9 @@ from ssm_core.cli import main
 from ssm_core.errors import ConfigError
 from ssm_core.train.checkpoint import load_weights
 from ssm_core.train.folder import read_status
-from ssm_core.train.run import Run
 from ssm_core.train.resolve import resolve
+from ssm_core.train.run import Run
 from ssm_vision.data import digits, mnist
-from ssm_vision.generative import samples
 from ssm_vision.generative.samples import SampleOptions, as_grid, run_samples
 
 WORDS = {
@@ -86,6 +85,7 @@ def test_report_shows_samples(recipe: str, runs: Path) -> None:
     with Image.open(run / "report" / f"samples-{run.name}.png") as picture:
         assert picture.size == (10 * 26, 4 * 26)
     assert "samples-" in (run / "report" / "report.md").read_text()
+    assert "40 images that the model drew" in (run / "report" / "report.html").read_text()
 
 
 @every_recipe
@@ -121,16 +121,13 @@ def test_completed_images_keep_their_rows_and_are_of_their_column(runs: Path) ->
         assert place % 3 in same
 
 
-def test_a_run_that_cannot_draw(
-    runs: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_cannot_draw(runs: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", str(run)]) == 2
     assert "a run of PatchClassifier, expected one of pixel-model" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="a diffusion model completes no images"):
         run_samples(runs / "mnist-diffusion-001", SampleOptions(complete=4))
     with pytest.raises(ConfigError, match="too few test images for 50 x 10"):
         run_samples(runs / "mnist-pixels-001", SampleOptions(rows=50, complete=4))
-    assert samples.draw_runs([run], tmp_path) == []
 
 
 def test_grid() -> None:

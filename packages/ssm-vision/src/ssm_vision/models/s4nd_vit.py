@@ -75,6 +75,8 @@ class S4NDViTBlock(nn.Module):
         else:
             self.mixer = build_mixer(config.mixer, d, config.mixer_options)
         self.mlp = MLP(d, config.mlp_ratio * d)
+        _init_linear(self.mlp.fc1)
+        _init_linear(self.mlp.fc2)
         self.drop = DropPath(drop_path)
 
     def forward(self, x: ChannelLastMap) -> ChannelLastMap:
@@ -85,7 +87,7 @@ class S4NDViTBlock(nn.Module):
 
     def _mix(self, x: ChannelLastMap) -> ChannelLastMap:
         if isinstance(self.mixer, S4ND):
-            return self.mixer(x)  # type: ignore[no-any-return]
+            return self.mixer(x)
         mixed: Tensor = self.mixer(x.flatten(1, 2))
         return mixed.view(x.shape)
 
@@ -115,9 +117,6 @@ class S4NDViT(ImageModel):
         )
         self.norm = LayerNorm(d, eps=1e-6)
         self.head: nn.Module = nn.Identity()
-        for block in self.blocks:
-            _init_linear(block.mlp.fc1)
-            _init_linear(block.mlp.fc2)
         self.reset_classifier(self.num_classes)
 
     @property
