@@ -15,6 +15,7 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
+from ssm_core.specs import NoOptions
 from ssm_vision import (
     bench_command,
     classification,
@@ -24,11 +25,20 @@ from ssm_vision import (
     segmentation,
 )
 from ssm_vision.data import cifar10, digits, image_folder, mnist, segmentation_folder
+from ssm_vision.generative import (
+    diffusion,
+    diffusion_model,
+    pixel_model,
+    pixels,
+    sample_command,
+    samples,
+)
 from ssm_vision.models import (
     baselines,
     mambavision,
     mambavision_config,
     mambavision_mixer,
+    s4nd_vit,
     vim,
     vim_config,
     vmamba,
@@ -83,6 +93,27 @@ def ssm_register_models() -> Iterable[ModelSpec]:
             baselines.build,
             "ResNet, ResNeXt, RegNet, ViT or DeiT of timm, to compare with",
             "arXiv:1512.03385, arXiv:2010.11929, arXiv:2012.12877",
+        ),
+        ModelSpec(
+            "s4nd-vit",
+            s4nd_vit.S4NDViTConfig,
+            s4nd_vit.S4NDViT,
+            "vision transformer with S4 over rows and columns in place of attention",
+            "arXiv:2210.06583",
+        ),
+        ModelSpec(
+            "pixel-model",
+            pixel_model.PixelModelConfig,
+            pixel_model.PixelModel,
+            "draws images pixel by pixel, any causal mixer",
+            "arXiv:1601.06759",
+        ),
+        ModelSpec(
+            "diffusion-model",
+            diffusion_model.DiffusionModelConfig,
+            diffusion_model.DiffusionModel,
+            "draws images out of noise, patches with any mixer",
+            "arXiv:2006.11239",
         ),
     ]
 
@@ -142,6 +173,18 @@ def ssm_register_tasks() -> Iterable[TaskSpec]:
             segmentation.Segmentation,
             "one class per pixel: Dice loss and cross-entropy, Dice and IoU",
         ),
+        TaskSpec(
+            "pixels",
+            NoOptions,
+            pixels.Pixels,
+            "every pixel from those before it: cross-entropy, bits per pixel",
+        ),
+        TaskSpec(
+            "diffusion",
+            NoOptions,
+            diffusion.Diffusion,
+            "the noise in images: mean squared error over random steps",
+        ),
     ]
 
 
@@ -165,9 +208,15 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             bench_command.configure,
             bench_command.run,
         ),
+        CommandSpec(
+            "sample",
+            "draw images with a trained pixel or diffusion model",
+            sample_command.configure,
+            sample_command.run,
+        ),
     ]
 
 
 @hookimpl
 def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
-    return report.draw_runs(runs, folder)
+    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]

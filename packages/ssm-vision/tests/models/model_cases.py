@@ -9,6 +9,7 @@ from ssm_core import DataInfo
 from ssm_vision.models.image_model import ImageModel
 from ssm_vision.models.mambavision import MambaVision
 from ssm_vision.models.mambavision_config import MambaVisionConfig
+from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -30,10 +31,18 @@ def mambavision(**options: Any) -> Case:
     return Case(lambda info: MambaVision(config, info), least=1)
 
 
+def _s4nd_vit(mixer: str, **options: object) -> Case:
+    config = S4NDViTConfig(8, 8, 2, 2, mixer, {"d_state": 4, "channels": 2, **options}, 0.1)
+    return Case(lambda info: S4NDViT(config, info), least=1)
+
+
 CASES: dict[str, Case] = {
     "mambavision": mambavision(),
     "mambavision-scales-sliding": mambavision(
         layer_scale=0.1, layer_scale_conv=0.1, attention_window=3
     ),
     "mambavision-s4d": mambavision(mixer="s4d", mixer_options={"d_state": 4}),
+    "s4nd-vit": _s4nd_vit("s4nd"),
+    "s4nd-vit-s4-rank-2": _s4nd_vit("s4nd", kernel="s4", rank=2, l_max=4, n_ssm=1),
+    "s4nd-vit-sequence": _s4nd_vit("s4", bidirectional=True),
 }

@@ -1,0 +1,1 @@
+"""Models that draw images: pixel by pixel, or out of noise by diffusion."""
