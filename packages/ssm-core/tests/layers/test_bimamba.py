@@ -156,7 +156,9 @@ def test_bfloat16_autocast_stays_finite(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
 def test_layer_scale_must_be_a_number(scale: float) -> None:
-    with pytest.raises(ConfigError, match="BiMambaConfig: layer_scale is .* finite number or None"):
+    with pytest.raises(
+        ConfigError, match=r"BiMambaConfig: layer_scale is .* finite number or None"
+    ):
         BiMambaConfig(layer_scale=scale)
 
 

@@ -10,6 +10,8 @@ from ssm_vision.models.image_model import ImageModel
 from ssm_vision.models.mambavision import MambaVision
 from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
+from ssm_vision.models.vim import Vim
+from ssm_vision.models.vim_config import VimConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -36,6 +38,20 @@ def _s4nd_vit(mixer: str, **options: object) -> Case:
     return Case(lambda info: S4NDViT(config, info), least=1)
 
 
+def vim(stride: int = 8, mixer: str = "bimamba", **options: Any) -> Case:
+    own = {"d_state": 4, "layer_scale": 0.5} if mixer == "bimamba" else {}
+    config = VimConfig(
+        patch_size=8,
+        stride=stride,
+        embed_dim=16,
+        depth=2,
+        mixer=mixer,
+        mixer_options=own,
+        **options,
+    )
+    return Case(lambda info: Vim(config, info), least=8)
+
+
 CASES: dict[str, Case] = {
     "mambavision": mambavision(),
     "mambavision-scales-sliding": mambavision(
@@ -45,4 +61,11 @@ CASES: dict[str, Case] = {
     "s4nd-vit": _s4nd_vit("s4nd"),
     "s4nd-vit-s4-rank-2": _s4nd_vit("s4nd", kernel="s4", rank=2, l_max=4, n_ssm=1),
     "s4nd-vit-sequence": _s4nd_vit("s4", bidirectional=True),
+    "vim": vim(),
+    "vim-overlapping": vim(stride=4, class_token="double"),
+    "vim-max": vim(class_token="none", pool="max"),
+    "vim-experiments": vim(
+        class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
+    ),
+    "vim-mamba2": vim(mixer="mamba2", class_token="none"),
 }

@@ -17,8 +17,9 @@ CUT_NORMAL_STD = 0.87962566103423978
 class PatchEmbedding(nn.Module):
     """Images (b, c, y, x) -> tokens (b, d, rows, columns), rows = (y - patch) // stride + 1.
 
-    Pixels that fill no whole patch at the right and the lower edge are not seen. Parameters: `proj`,
-    a convolution (d, c, patch, patch) with bias.
+    Pixels that fill no whole patch at the right and the lower edge are not seen.
+
+    Parameters: `proj`, a convolution (d, c, patch, patch) with bias.
 
     Cost: O(b rows columns d c patch^2).
     """

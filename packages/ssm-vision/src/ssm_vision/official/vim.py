@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssm_core import DataInfo, make_config
-from ssm_core.errors import ConfigError
+from ssm_core.errors import CheckpointError, ConfigError
 from ssm_core.official.options import Fact, check_facts, check_names
-from ssm_core.official.tensors import Tensors
+from ssm_core.official.tensors import Tensors, listed
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 from ssm_vision.official.strict import load_strictly
@@ -22,7 +22,7 @@ _SIZES = {
     "d_state": ("layers.0.mixer.A_log", 1, 16),
     "num_classes": ("head.weight", 0, 1000),
 }
-_DEFAULT_DEPTH, _DEFAULT_IMAGE, _DEFAULT_STRIDE = 24, 224, 16
+_DEFAULT_IMAGE, _DEFAULT_STRIDE = 224, 16
 #: final_pool_type -> our pool
 _POOLS = {"none": "last", "mean": "mean", "max": "max", "all": "all"}
 #: forms of the original that this model does not have
@@ -46,6 +46,8 @@ _MIXER_WITHOUT_EFFECT = (
     *("dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor"),
     *("use_fast_path", "layer_idx", "device", "dtype"),
 )
+#: without these nothing can be said about the others
+_LANDMARKS = ("patch_embed.proj.weight", "norm_f.weight", "layers.0.norm.weight")
 _DIRECTIONS = "layers.0.mixer.conv1d_b.weight"
 
 
@@ -61,12 +63,16 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> Vim:
     Raises:
         ConfigError: a form without a counterpart here (rotary embedding, if_bidirectional,
             bimamba_type v1), or an argument that contradicts the tensors.
+        CheckpointError: tensors are missing, left over or misshapen.
     """
     check_names("vim", config, {*_SIZES, *_USED, *_UNSUPPORTED, *_WITHOUT_EFFECT})
     given = dict(config)
     if "patch_size" in given:
         given["patch_size"] = _one_side(given["patch_size"])
     _refuse_unsupported(tensors, given)
+    missing = [name for name in _LANDMARKS if name not in tensors]
+    if missing:
+        raise CheckpointError(f"vim: the state dict does not fit: missing {listed(missing)}")
     facts = _facts(tensors)
     check_facts("vim", given, facts, tensors)
     sizes = {name: given.get(name, default) for name, (_, _, default) in _SIZES.items()}
@@ -77,7 +83,7 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> Vim:
         "patch_size": sizes["patch_size"],
         "stride": stride,
         "embed_dim": sizes["embed_dim"],
-        "depth": sizes.get("depth", given.get("depth", _DEFAULT_DEPTH)),
+        "depth": sizes["depth"],
         "class_token": class_token,
         "pool": _pool(given),
         "positions": sizes["if_abs_pos_embed"],
@@ -117,9 +123,8 @@ def _facts(tensors: Tensors) -> dict[str, Fact]:
         for name, (source, axis, _) in _SIZES.items()
         if source in tensors and tensors[source].dim() > axis
     }
-    numbers = [int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, tensors) if m]
-    if numbers:
-        facts["depth"] = Fact(max(numbers) + 1, f"layers.{max(numbers)}.norm.weight")
+    last = max(int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, tensors) if m)
+    facts["depth"] = Fact(last + 1, f"layers.{last}.norm.weight")
     double = "cls_token_head" in tensors or "cls_token_tail" in tensors
     one = "cls_token" in tensors
     facts["if_cls_token"] = Fact(double or one, "cls_token_head" if double else "cls_token")
@@ -191,7 +196,8 @@ def _mixer_options(
         ("dt_rank", "dt_proj.weight", 1, 1),
     ):
         if at + source in tensors and tensors[at + source].dim() > axis:
-            facts[name] = Fact(tensors[at + source].shape[axis] // unit, at + source)
+            size = tensors[at + source].shape[axis]
+            facts[name] = Fact(max(size // unit, 1), at + source)
     facts["conv_bias"] = Fact(at + "conv1d.bias" in tensors, at + "conv1d.bias")
     facts["bias"] = Fact(at + "in_proj.bias" in tensors, at + "in_proj.bias")
     ssm_cfg = given.get("ssm_cfg") or {}
