@@ -23,6 +23,7 @@ from . import (
     s4,
     s5,
     scan,
+    ss2d,
     store,
     sweep,
     targets,
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Report, Options], None]] = {
     "s4": s4.run,
     "s5": s5.run,
     "mamba2": mamba2.run,
+    "ss2d": ss2d.run,
     "decode": decode.run,
 }
 

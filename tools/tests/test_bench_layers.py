@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench import contest, decode, mamba2, peak, s4, s5, targets
+from bench import contest, decode, mamba2, peak, s4, s5, ss2d, targets
 from bench.contest import Contest, Entry
 from bench.options import Options
 from bench.peers import diagonal, tables
@@ -59,6 +59,13 @@ def test_transformers_has_the_same_layer() -> None:
     one = mamba2.layer(mamba2.Size(1, 5, 8), Mamba2Config(d_state=4, headdim=8))
     calls = contest.right_ones(Report("mamba2"), one, SMOKE)
     assert calls.keys() == {OURS, *mamba2.TRANSFORMERS}
+
+
+@pytest.mark.parametrize("form", ss2d.FORMS)
+def test_copies_before_the_projections_make_the_same_layer(form: str) -> None:
+    one = ss2d.layer(form, ss2d.Size(2, 4, 5, 8), ss2d.FORMS[form])
+    calls = contest.right_ones(Report("ss2d"), one, SMOKE)
+    assert calls.keys() == {OURS, ss2d.COPIES, ss2d.COPIES_FIRST}
 
 
 def squares(factor: float, x: Tensor) -> Tensor:

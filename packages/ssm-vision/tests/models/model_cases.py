@@ -12,6 +12,8 @@ from ssm_vision.models.mambavision_config import MambaVisionConfig
 from ssm_vision.models.s4nd_vit import S4NDViT, S4NDViTConfig
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
+from ssm_vision.models.vmamba import VMamba
+from ssm_vision.models.vmamba_config import VMambaConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -52,6 +54,11 @@ def vim(stride: int = 8, mixer: str = "bimamba", **options: Any) -> Case:
     return Case(lambda info: Vim(config, info), least=8)
 
 
+def vmamba(**options: Any) -> Case:
+    config = VMambaConfig(depths=(1, 2, 1), dims=(8, 16, 24), **options)
+    return Case(lambda info: VMamba(config, info), least=config.least_pixels)
+
+
 CASES: dict[str, Case] = {
     "mambavision": mambavision(),
     "mambavision-scales-sliding": mambavision(
@@ -68,4 +75,11 @@ CASES: dict[str, Case] = {
         class_token="head", norm="layer", squeeze_excitation="mixer", depthwise=2
     ),
     "vim-mamba2": vim(mixer="mamba2", class_token="none"),
+    "vmamba-v0": vmamba(d_state=3),
+    "vmamba-noz": vmamba(
+        **{"d_state": 1, "ssm_ratio": 1.0, "gated": False, "conv_bias": False},
+        **{"float32_scan": False, "mlp_ratio": 2.0, "stem": "convolutions"},
+        **{"downsample": "conv3x3", "positions": True},
+    ),
+    "vmamba-s4d": vmamba(mixer="s4d", mixer_options={"d_state": 4}),
 }
