@@ -34,12 +34,26 @@ def test_readme_runs_from_top_to_bottom() -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_plugin_examples_register_something(number: int) -> None:
     names: dict[str, Any] = {"__name__": "example"}
-    blocks = examples(PACKAGE / "docs" / "plugins.md")
+    blocks = [b for b in examples(PACKAGE / "docs" / "plugins.md") if "ssm_register_" in b]
     assert len(blocks) == 3
     exec(compile(blocks[number], "plugins.md", "exec", dont_inherit=True), names)
     specs = [value() for name, value in names.items() if name.startswith("ssm_register_")]
     assert specs
     assert specs[0][0].summary
+
+
+def test_report_example_draws(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "example"}
+    (block,) = (b for b in examples(PACKAGE / "docs" / "plugins.md") if "def ssm_report" in b)
+    exec(compile(block, "plugins.md", "exec", dont_inherit=True), names)
+    runs = [tmp_path / "new", tmp_path / "done"]
+    for run in runs:
+        run.mkdir()
+    (runs[1] / "model.safetensors").write_bytes(bytes(10))
+    remark, picture = names["ssm_report"](runs, tmp_path)
+    assert (remark.run, picture.run) == (runs[0], runs[1])
+    assert picture.path == tmp_path / "weights-done.svg"
+    assert picture.path.read_text().startswith("<svg")
 
 
 def test_mixer_of_a_third_party_has_the_whole_protocol() -> None:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError, DataError
+from ssm_vision import examples
 from ssm_vision.data import mnist
 from ssm_vision.data.in_memory import Normalisation
-from ssm_vision.examples import choose, digits_as_mnist, from_file
+from ssm_vision.examples import choose, digits_as_mnist, from_file, pool, telling
 
 PLAIN = Normalisation((0.0,), (1.0,))
 
@@ -31,6 +32,48 @@ def test_choose(labels: list[int], predictions: list[int], count: int, expected:
     long = torch.int64
     chosen = choose(torch.tensor(labels, dtype=long), torch.tensor(predictions, dtype=long), count)
     assert chosen == expected
+
+
+def pairs(count: int, dtype: torch.dtype = torch.float32) -> list[tuple[torch.Tensor, int]]:
+    """Images whose pixels are their number, of the class number modulo 3."""
+    return [(torch.full((1, 4, 6), i).to(dtype), i % 3) for i in range(count)]
+
+
+def test_pool_is_spread_over_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, targets = pool(pairs(1000))  # type: ignore[arg-type]
+    assert images.shape == (256, 1, 4, 6)
+    assert (images[0, 0, 0, 0], images[-1, 0, 0, 0]) == (0, 999)
+    assert targets == [int(n) % 3 for n in images[:, 0, 0, 0]]
+    monkeypatch.setattr(examples, "MOST_PIXELS", 24 * 20)
+    assert len(pool(pairs(1000))[0]) == 20  # type: ignore[arg-type]
+    assert len(pool(pairs(5))[0]) == 5  # type: ignore[arg-type]
+
+
+def test_bytes_become_fractions() -> None:
+    images, _ = pool(pairs(3, torch.uint8))  # type: ignore[arg-type]
+    torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([0, 1, 2]) / 255)
+
+
+def test_telling_examples_of_a_classifier_are_of_every_class() -> None:
+    images, targets = pool(pairs(12))  # type: ignore[arg-type]
+
+    def perfect(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(x[:, 0, 0, 0].long() % 3).float()
+
+    shown = telling(perfect, images, targets, "here", 3)
+    assert shown.labels is not None
+    assert shown.labels.tolist() == [0, 1, 2]
+    assert shown.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert shown.source == "here"
+
+
+def test_telling_examples_of_any_other_model_are_spread() -> None:
+    images, targets = pool(pairs(9))  # type: ignore[arg-type]
+    shown = telling(lambda x: x, images, targets, "here", 3)
+    assert shown.labels is None
+    assert shown.images[:, 0, 0, 0].tolist() == [0, 4, 8]
+    masks = [torch.zeros(4, 6) for _ in images]
+    assert telling(lambda x: x[:, 0, 0], images, masks, "here", 3).labels is None
 
 
 def test_digits_look_like_mnist() -> None:

@@ -27,6 +27,7 @@ INFOS = {
     "mnist": mnist.INFO,
     "cifar10": cifar10.INFO,
     "image-folder": DataInfo((3, 64, 64), 4),
+    "segmentation-folder": DataInfo((1, 128, 128), 1),
 }
 
 
@@ -53,7 +54,9 @@ def test_recipe_is_registered_and_its_model_runs(recipe: str) -> None:
     info = INFOS[config.specs["data"].name]
     model = config.specs["model"].build(config.typed["model"], info).eval()
     with torch.no_grad():
-        assert model(torch.zeros(1, *info.input_shape)).shape == (1, info.n_outputs)
+        shape = model(torch.zeros(1, *info.input_shape)).shape
+    pixels = info.input_shape[1:] if config.specs["task"].name == "segmentation" else ()
+    assert shape == (1, info.n_outputs, *pixels)
     assert resolve(plugin_host(), recipe, yaml.safe_load(config.to_yaml())) == config
 
 

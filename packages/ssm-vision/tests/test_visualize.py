@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
 from ssm_vision import PatchClassifier, PatchClassifierConfig, delta_map, visualize
-from ssm_vision.visualize import Examples, confusion_figure, delta_figure, displayable, save
+from ssm_vision.visualize import Examples, delta_figure, displayable, new_figure, save, spread
 
 
 def model(channels: int = 1, mixer: str = "bimamba") -> PatchClassifier:
@@ -72,22 +73,6 @@ def test_delta_figure_without_labels() -> None:
     assert figure.axes[0].get_title() in ("ant", "bee", "cat")
 
 
-def test_confusion_figure_counts() -> None:
-    counts = torch.tensor([[8, 2, 0], [0, 9, 1], [0, 0, 0]])
-    figure = confusion_figure(counts, ("ant", "bee", "cat"), "my run")
-    axes = figure.axes[0]
-    assert axes.get_title() == "my run\naccuracy 85.00% of 20 images"
-    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "8", "9"]
-    shown = axes.images[0].get_array()
-    assert shown.tolist() == [[0.0, 20.0, 0.0], [0.0, 0.0, 10.0], [0.0, 0.0, 0.0]]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["ant", "bee", "cat"]
-
-
-def test_confusion_figure_without_names_and_without_mistakes() -> None:
-    figure = confusion_figure(torch.eye(4, dtype=torch.int64), (), "perfect")
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0", "1", "2", "3"]
-
-
 def test_displayable_stretches_every_channel() -> None:
     images = torch.randn(3, 2, 4, 5) * 7 - 3
     shown = displayable(images)
@@ -97,7 +82,50 @@ def test_displayable_stretches_every_channel() -> None:
 
 
 def test_save_makes_the_folder_and_a_png(tmp_path: Path) -> None:
-    path = save(
-        confusion_figure(torch.eye(2, dtype=torch.int64), (), "t"), tmp_path / "a" / "b.png"
-    )
+    path = save(new_figure(1, 1), tmp_path / "a" / "b.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+class Pyramid(nn.Module):
+    """Step sizes on grids of several sizes, and one answer per pixel."""
+
+    info = DataInfo((1, 5, 8), 2)
+    has_step_sizes = True
+
+    def __init__(self, n_layers: int) -> None:
+        super().__init__()
+        self.n_layers = n_layers
+
+    def step_sizes(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Layer i has the number i + 1, and its last column 10 times that."""
+        maps = []
+        for i in range(self.n_layers):
+            grid = torch.full((len(images), 3 - i % 2, 4 // (1 + i % 2)), i + 1.0)
+            grid[:, :, -1] *= 10
+            maps.append(grid)
+        return maps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+def test_delta_map_of_grids_that_differ() -> None:
+    maps = delta_map(Pyramid(2), torch.zeros(3, 1, 5, 8))
+    assert maps.shape == (2, 3, 5, 8)
+    assert maps[0, 1, 4].tolist() == [1.0] * 6 + [10.0] * 2  # 4 columns over 8 pixels
+    assert maps[1, 2, 0].tolist() == [2.0] * 4 + [20.0] * 4  # 2 columns
+
+
+def test_delta_figure_of_a_deep_model_without_classes() -> None:
+    figure = delta_figure(Pyramid(24), Examples(torch.zeros(2, 1, 5, 8), None, "x"), "t")
+    rows = [axes.get_ylabel() for axes in figure.axes if "layer" in axes.get_ylabel()]
+    assert rows == [f"$\\Delta$, layer {n}" for n in (1, 4, 7, 10, 14, 17, 20, 24)]
+    assert {axes.get_title() for axes in figure.axes} == {""}
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(0, 3, []), (3, 3, [0, 1, 2]), (4, 3, [0, 1, 3]), (100, 5, [0, 24, 49, 74, 99])],
+)
+def test_spread(count: int, most: int, expected: list[int]) -> None:
+    assert spread(count, most) == expected

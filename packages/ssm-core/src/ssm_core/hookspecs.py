@@ -133,6 +133,6 @@ def ssm_report(  # type: ignore[empty-body]
     """Draw pictures of these run folders into `folder`.
 
     Return `ssm_core.Picture`s, or bare paths, which the page shows under the file's name, and
-    `ssm_core.Remark`s about runs that cannot be drawn. `ssm_core.train.report.run_names(runs)` gives
-    every run the name that tables and curves call it by.
+    `ssm_core.Remark`s about runs that cannot be drawn. `ssm_core.train.report.run_names(runs)`
+    gives every run the name that tables and curves call it by.
     """

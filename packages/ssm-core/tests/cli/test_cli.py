@@ -37,7 +37,7 @@ def test_fit_prints_table_and_paths(train, tmp_path):
     code, out, err = train("fit", "points-net")
     assert code == 0
     assert "accuracy" in out
-    assert "runs/points-net-001/report/report.md" in out
+    assert "runs/points-net-001/report/report.html" in out
     assert "epoch 3" in err
     assert (tmp_path / "runs/points-net-001/report/report.md").is_file()
 

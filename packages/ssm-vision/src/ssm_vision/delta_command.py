@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
+from torch import nn
 
 from ssm_core import make_config, plugin_host
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_vision import examples, presets, report, visualize
-from ssm_vision.classifier import PatchClassifier
+from ssm_vision import examples, presets, visualize
 from ssm_vision.data import mnist
+from ssm_vision.model_pictures import delta_title
+from ssm_vision.visualize import HasStepSizes
 
 N_SHOWN = 10
 
@@ -37,36 +38,35 @@ def configure(parser: Any) -> None:
 def run(arguments: Any) -> int:
     """Draw the picture and print its path."""
     model, data_name, own_options = _load(arguments.model)
-    if not model.has_step_sizes:
-        raise ConfigError(
-            f"{arguments.model}: its mixer {model.config.mixer!r} has no step size Delta to draw; "
-            "choose a Mamba, e.g. mnist_bimamba"
-        )
     shown = _examples(arguments, model, data_name, own_options)
-    title = report.delta_title(Path(arguments.model).name)
+    title = delta_title(Path(arguments.model).name)
     print(visualize.save(visualize.delta_figure(model, shown, title), Path(arguments.out)))
     return 0
 
 
-def _load(name: str) -> tuple[PatchClassifier, str, Any]:
+def _load(name: str) -> tuple[HasStepSizes, str, Any]:
     """The model in evaluation mode, its data set's name and, for a run, that data set's options."""
+    model: nn.Module
     if name in presets.PRESETS:
-        return presets.trained(name), "mnist", None
-    if not Path(name).is_dir():
-        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
-    from ssm_core.train.restore import load_run
+        model, data, options = presets.trained(name), "mnist", None
+    elif Path(name).is_dir():
+        from ssm_core.train.restore import load_run
 
-    restored = load_run(Path(name))
-    if not isinstance(restored.module, PatchClassifier):
+        restored = load_run(Path(name))
+        model, data = restored.module, restored.config.specs["data"].name
+        options = restored.config.typed["data"]
+    else:
+        raise UnknownNameError.of("model or run folder", name, presets.PRESETS)
+    if not getattr(model, "has_step_sizes", False):
         raise ConfigError(
-            f"{name}: a run of {type(restored.module).__name__}, not a patch classifier"
+            f"{name}: its layers have no step size Delta to draw; choose a Mamba, e.g. "
+            "mnist_bimamba"
         )
-    data = restored.config.specs["data"].name
-    return restored.module, data, restored.config.typed["data"]
+    return cast(HasStepSizes, model), data, options
 
 
 def _examples(
-    arguments: Any, model: PatchClassifier, data_name: str, own_options: Any
+    arguments: Any, model: HasStepSizes, data_name: str, own_options: Any
 ) -> visualize.Examples:
     wanted = arguments.images
     datasets = plugin_host().table("datasets")
@@ -88,17 +88,13 @@ def _examples(
     return examples.from_file(Path(wanted), model.info, normalise, arguments.invert)
 
 
-@torch.no_grad()
-def _from_data_set(model: PatchClassifier, name: str, options: Any) -> visualize.Examples:
-    """Telling examples among the first 500 test images."""
+def _from_data_set(model: HasStepSizes, name: str, options: Any) -> visualize.Examples:
+    """Telling examples among the test images."""
     bundle = plugin_host().get("datasets", name).build(options)
     if tuple(bundle.info.input_shape) != tuple(model.info.input_shape):
         raise ConfigError(
             f"--images {name} has images {tuple(bundle.info.input_shape)}, the model reads "
             f"{tuple(model.info.input_shape)}: choose another data set or an image file"
         )
-    first = range(min(500, len(bundle.evaluation)))
-    pool = report.examples_of(bundle, first, f"test images of {name}")
-    assert pool.labels is not None
-    where = examples.choose(pool.labels, model(pool.images).argmax(dim=1), N_SHOWN)
-    return visualize.Examples(pool.images[where], pool.labels[where], pool.source)
+    images, targets = examples.pool(bundle.evaluation)
+    return examples.telling(model, images, targets, f"test images of {name}", N_SHOWN)

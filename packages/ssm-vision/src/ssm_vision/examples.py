@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError, DataError
 from ssm_vision.data import cifar10, digits, image_folder, mnist
 from ssm_vision.data.in_memory import Normalisation
-from ssm_vision.visualize import Examples
+from ssm_vision.visualize import Examples, Images, spread
 
 #: how the images of a data set were normalised; an image from a file must be treated alike
 NORMALISATIONS = {
@@ -22,6 +25,11 @@ NORMALISATIONS = {
     "cifar10": cifar10.NORMALISATION,
     "image-folder": Normalisation(image_folder.MEAN, image_folder.STD),
 }
+
+
+#: to choose from; bounds the time and the memory that examples take on a CPU
+MOST_IMAGES = 256
+MOST_PIXELS = 3_200_000
 
 
 def choose(labels: Tensor, predictions: Tensor, count: int) -> list[int]:
@@ -41,6 +49,39 @@ def choose(labels: Tensor, predictions: Tensor, count: int) -> list[int]:
     n_wrong = max(min(len(wrong), count // 4), count - len(right))
     order = sorted(range(len(right)), key=lambda i: (turns[i], int(labels[right[i]])))
     return [right[i] for i in order[: count - n_wrong]] + wrong[:n_wrong]
+
+
+def pool(data: Dataset[Any]) -> tuple[Images, list[Any]]:
+    """Images (b, c, y, x) to choose examples from, evenly spread over a data set, and targets."""
+    height, width = data[0][0].shape[-2:]
+    count = max(min(MOST_IMAGES, MOST_PIXELS // (height * width)), 16)
+    pairs = [data[i] for i in spread(len(data), count)]  # type: ignore[arg-type]
+    images = torch.stack([image for image, _ in pairs])
+    if not images.is_floating_point():
+        images = images.float() / 255  # as the models themselves do
+    return images, [target for _, target in pairs]
+
+
+@torch.no_grad()
+def telling(
+    model: Callable[[Images], Tensor], images: Images, targets: list[Any], source: str, count: int
+) -> Examples:
+    """`count` of the images: for a classifier of every class and mistakes, else evenly spread.
+
+    Args:
+        targets: as the data set gives them; classes are whole numbers.
+        source: where the images are from.
+    """
+    outputs = model(images)
+    if outputs.dim() == 2 and all(isinstance(t, int) or _is_number(t) for t in targets):
+        labels = torch.tensor([int(t) for t in targets])
+        where = choose(labels, outputs.argmax(dim=1).cpu(), count)
+        return Examples(images[where], labels[where], source)
+    return Examples(images[spread(len(images), count)], None, source)
+
+
+def _is_number(target: Any) -> bool:
+    return isinstance(target, Tensor) and target.dim() == 0 and not target.is_floating_point()
 
 
 def digits_as_mnist(count: int) -> Examples:

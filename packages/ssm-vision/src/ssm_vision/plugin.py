@@ -10,7 +10,9 @@ from ssm_core import (
     DatasetSpec,
     MixerSpec,
     ModelSpec,
+    Picture,
     RecipeSpec,
+    Remark,
     TaskSpec,
     hookimpl,
     recipes_in,
@@ -31,7 +33,6 @@ from ssm_vision.generative import (
     pixel_model,
     pixels,
     sample_command,
-    samples,
 )
 from ssm_vision.models import (
     baselines,
@@ -218,5 +219,5 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
 
 
 @hookimpl
-def ssm_report(runs: list[Path], folder: Path) -> Iterable[Path]:
-    return [*report.draw_runs(runs, folder), *samples.draw_runs(runs, folder)]
+def ssm_report(runs: list[Path], folder: Path) -> Iterable[Picture | Remark]:
+    return report.draw_runs(runs, folder)

@@ -1,4 +1,4 @@
-"""Pictures of trained image models for `ssm-train report`: which task is drawn by which function."""
+"""Pictures of trained image models for `ssm-train report`: which function draws which task."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 import torch
 
 from ssm_core import Picture, Remark
+from ssm_core.config import one_line
 from ssm_core.errors import SsmError
 from ssm_vision.classification_pictures import draw_classification
 from ssm_vision.model_pictures import draw_model
 from ssm_vision.scene import Painter, Scene
+from ssm_vision.segmentation_pictures import draw_segmentation
 
 log = logging.getLogger(__name__)
 
 #: name of a task -> what draws its runs. Runs of other tasks are left alone.
 PAINTERS: dict[str, Painter] = {
     "classification": draw_classification,
+    "segmentation": draw_segmentation,
 }
 
 
@@ -33,9 +36,10 @@ def draw_runs(runs: Sequence[Path], folder: Path) -> list[Picture | Remark]:
     for run, name in zip(runs, run_names(runs), strict=True):
         try:
             drawn += draw_run(run, name, folder)
-        except SsmError as error:
-            log.warning("no pictures of %s: %s", run, error)
-            drawn.append(Remark(run, f"no pictures: {error}"))
+        except Exception as error:  # whatever a picture trips over, the other runs have theirs
+            reason = one_line(error) if isinstance(error, SsmError) else repr(error)
+            log.warning("no pictures of %s: %s", run, reason)
+            drawn.append(Remark(run, f"no pictures: {reason}"))
     return drawn
 
 

@@ -52,14 +52,10 @@ class SegmentationOptions:
     ignore_index: int | None = None
 
     def __post_init__(self) -> None:
-        weights = {
-            "dice_weight": self.dice_weight,
-            "cross_entropy_weight": self.cross_entropy_weight,
-        }
-        for name, weight in weights.items():
-            if weight < 0:
-                raise ConfigError(f"task.{name} is {weight}, expected 0 or more")
-        if not any(weights.values()):
+        for name in ("dice_weight", "cross_entropy_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"task.{name} is {getattr(self, name)}, expected 0 or more")
+        if self.dice_weight == 0 == self.cross_entropy_weight:
             raise ConfigError(
                 "task.dice_weight and task.cross_entropy_weight are both 0: nothing would be learnt"
             )
@@ -78,10 +74,8 @@ class Segmentation(Task):
 
     def __init__(self, options: SegmentationOptions, info: DataInfo) -> None:
         self.options, self.info = options, info
-        binary = info.n_outputs == 1
-        self.form: Form = (
-            options.form if options.form != "auto" else "isic" if binary else "synapse"
-        )
+        usual: Form = "isic" if info.n_outputs == 1 else "synapse"
+        self.form: Form = usual if options.form == "auto" else options.form
         own = options.smoothing
         self.smoothing = SMOOTHING[self.form] if own is None else own
 
@@ -116,18 +110,20 @@ class Segmentation(Task):
         occur in truth or prediction. `pixel_accuracy`. For one output also `dice_background`: the
         Dice of what is not foreground.
         """
-        from torchmetrics import MetricCollection
+        from torchmetrics import Metric, MetricCollection
 
         from ssm_vision.segmentation_metrics import Dice, IoU, PixelAccuracy
 
-        classes, binary = max(self.info.n_outputs, 2), self.info.n_outputs == 1
-        chosen = 1 if binary else None
-        metrics = {
+        classes = max(self.info.n_outputs, 2)
+        chosen = 1 if self.info.n_outputs == 1 else None
+        metrics: dict[str, Metric | MetricCollection] = {
             "dice": Dice(classes, chosen),
             "iou": IoU(classes, chosen),
             "pixel_accuracy": PixelAccuracy(classes),
         }
-        return MetricCollection(metrics | ({"dice_background": Dice(classes, 0)} if binary else {}))
+        if chosen is not None:
+            metrics["dice_background"] = Dice(classes, 0)
+        return MetricCollection(metrics)
 
     def update(self, metrics: MetricCollection, outputs: PixelLogits, batch: Any) -> None:
         """Add one batch to the metrics: a probability above 0.5, or the most likely class."""
@@ -144,7 +140,7 @@ class Segmentation(Task):
 
 
 def predicted(logits: PixelLogits) -> Targets:
-    """The class of every pixel, (b, y, x) int64; for one output 1 where its sigmoid is above 0.5."""
+    """The class of every pixel, (b, y, x) int64; of one output 1 where its sigmoid is above 0.5."""
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 

@@ -14,6 +14,8 @@ from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 from ssm_vision.models.vmamba import VMamba
 from ssm_vision.models.vmamba_config import VMambaConfig
+from ssm_vision.models.vmunet import VMUNet
+from ssm_vision.models.vmunet_config import VMUNetConfig
 
 INFO = DataInfo(input_shape=(3, 32, 32), n_outputs=5)
 
@@ -82,4 +84,26 @@ CASES: dict[str, Case] = {
         **{"downsample": "conv3x3", "positions": True},
     ),
     "vmamba-s4d": vmamba(mixer="s4d", mixer_options={"d_state": 4}),
+    "vmunet": Case(
+        lambda info: VMUNet(
+            VMUNetConfig(dims=(16, 24, 32), depths=(1, 2, 1), depths_decoder=(1, 1, 2), d_state=4),
+            info,
+        ),
+        least=1,
+        sizes=((32, 32), (40, 24), (1, 3), (33, 47)),
+    ),
+    "vmunet_patch2_s4d": Case(
+        lambda info: VMUNet(
+            VMUNetConfig(
+                dims=(16, 24),
+                depths=(1, 1),
+                depths_decoder=(1, 1),
+                patch_size=2,
+                mixer="s4d",
+                mixer_options={"d_state": 4},
+            ),
+            info,
+        ),
+        least=1,
+    ),
 }

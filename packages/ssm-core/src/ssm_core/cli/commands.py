@@ -59,7 +59,9 @@ def eval_command(host: PluginHost, words: Sequence[str]) -> int:
 
 def report_command(host: PluginHost, words: Sequence[str]) -> int:
     """`ssm-train report RUN [RUN ...] [--out FOLDER]`."""
-    parser = OneLineParser(prog="ssm-train report", description="Table, curves and pictures.")
+    parser = OneLineParser(
+        prog="ssm-train report", description="Tables, curves and pictures: one page."
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", type=Path, help="folder to write to (one run: RUN/report)")
     arguments = parser.parse_args(list(words))

@@ -140,9 +140,15 @@ def _figures(run: Run) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.module.parameters()),
         "steps_per_epoch": run.steps_per_epoch,
         "monitor": run.task.monitor,
+        "device": _device_name(run.fabric.device),
         "metrics": {name: points[-1][1] for name, points in curves.items()},
         "step_s": _median([value for _, value in curves.get("time/step_s", [])]),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    """What trained: the name of the GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _median(values: list[float]) -> float | None:

@@ -4,7 +4,7 @@ runs/digits-bimamba-001/
     config.yaml  info.json  versions.json  status.json  metrics.csv  tensorboard/
     checkpoints/last.safetensors     everything needed to go on
     model.safetensors                the weights alone
-    report/                          table and pictures
+    report/                          report.html: table, curves and pictures
 """
 
 from __future__ import annotations
@@ -119,11 +119,21 @@ def read_status(folder: Path) -> dict[str, Any]:
     return _read_json(path) if path.is_file() else {}
 
 
+def read_versions(folder: Path) -> dict[str, str]:
+    """versions.json: interpreter, machine and packages of the run's last start."""
+    return {name: str(value) for name, value in _read_json(folder / "versions.json").items()}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: damaged, holds {type(content).__name__}, expected an object"
+        )
+    return content
 
 
 def versions() -> dict[str, str]:

@@ -57,6 +57,17 @@ def load_run(folder: Path, device: str = "cpu", host: PluginHost | None = None) 
     return RestoredRun(folder, config, info, task, module.to(device).eval())
 
 
+def read_task(host: PluginHost, folder: Path) -> Task:
+    """The task of a run folder, without its model.
+
+    Raises:
+        SsmError: a file is missing or damaged, or what it names is not installed.
+    """
+    config = read_config(host, folder)
+    task: Task = config.specs["task"].build(config.typed["task"], read_info(folder))
+    return task
+
+
 def read_config(host: PluginHost, folder: Path, arguments: Sequence[str] = ()) -> ResolvedConfig:
     """The configuration a run was started with, without its extensions.
 

@@ -108,7 +108,8 @@ class VMUNet(ImageModel):
         entered, maps = self._encode(images, len(self.layers))
         x = maps[-1]
         for i, level in enumerate(self.layers_up):
-            if i:
+            assert isinstance(level, UpStage)
+            if level.upsample is not None:
                 x = level.upsample(x + entered[-i])
             for block in level.blocks:
                 x = self.call(block, x)
@@ -175,13 +176,16 @@ class VMUNet(ImageModel):
         height, width = (-(-side // m) * m for side in images.shape[2:])
         x = self.patch_embed(fill_up(images, height, width))
         entered, maps = [], []
-        for i in range(count):
-            if i:
-                x = self.layers[i - 1].downsample(x)
+        downsample: nn.Module | None = None
+        for level in self.layers[:count]:
+            assert isinstance(level, DownStage)
+            if downsample is not None:
+                x = downsample(x)
             entered.append(x)
-            for block in self.layers[i].blocks:
+            for block in level.blocks:
                 x = self.call(block, x)
             maps.append(x)
+            downsample = level.downsample
         return entered, maps
 
 

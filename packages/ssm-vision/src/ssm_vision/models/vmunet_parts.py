@@ -1,4 +1,4 @@
-"""What VM-UNet is made of: the stem, the block, the way up, stages. Names are the published ones."""
+"""What VM-UNet is made of: the stem, the block, the way up, stages; under their published names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 from ssm_core.block import DropPath
 from ssm_core.norm import LayerNorm
 from ssm_vision.models.image_model import Images
+from ssm_vision.models.patch_merging import PatchMerging
 from ssm_vision.models.ss2d import ChannelLast
 
 
@@ -59,7 +60,7 @@ class PatchExpand(nn.Module):
 class DownStage(nn.Module):
     """Blocks, and what halves the resolution for the next stage."""
 
-    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
+    def __init__(self, blocks: list[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
@@ -68,7 +69,7 @@ class DownStage(nn.Module):
 class UpStage(nn.Module):
     """What doubles the resolution of the stage before, and blocks."""
 
-    def __init__(self, upsample: nn.Module | None, blocks: list[nn.Module]) -> None:
+    def __init__(self, upsample: PatchExpand | None, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.upsample = upsample
         self.blocks = nn.ModuleList(blocks)

@@ -52,8 +52,12 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> VMUNet:
     check_facts(OWNER, _in_full(config), facts, tensors)
     found: dict[str, Any] = {name: fact.value for name, fact in facts.items()}
     options = VMUNetConfig(
-        **{name: found[name] for name in ("d_state", "patch_size", "patch_norm")},
-        **{name: tuple(found[name]) for name in ("dims", "depths", "depths_decoder")},
+        d_state=found["d_state"],
+        dims=tuple(found["dims"]),
+        depths=tuple(found["depths"]),
+        depths_decoder=tuple(found["depths_decoder"]),
+        patch_size=found["patch_size"],
+        patch_norm=found["patch_norm"],
         drop_path=config.get("drop_path_rate", 0.2 if whole else 0.1),
     )
     size = 8 * options.multiple

@@ -1,0 +1,41 @@
+"""Curves of several runs."""
+
+from pathlib import Path
+
+from ssm_core.train.report.facts import RunFacts
+from ssm_core.train.report.figures import COLOURS, colour, draw_curves
+
+
+def run(name: str, **curves: list[tuple[int, float]]) -> RunFacts:
+    return RunFacts(Path(name), name, curves={k.replace("_", "/"): v for k, v in curves.items()})
+
+
+def test_what_is_drawn(tmp_path):
+    points = [(1, 1.0), (2, 0.5)]
+    runs = [
+        run("a", train_loss=points, eval_loss=points, time_x=points),
+        run("b", eval_zeal=[(i, -1.0) for i in range(40)]),
+        run("c"),
+    ]
+    picture = draw_curves(runs, tmp_path / "curves.png")
+    assert picture is not None
+    assert picture.path.read_bytes().startswith(b"\x89PNG")
+    assert picture.text.startswith("train/loss, eval/loss, eval/zeal against optimizer steps")
+
+
+def test_a_loss_that_is_not_positive_and_many_runs(tmp_path):
+    runs = [run(f"r{i}", train_loss=[(1, float(-i)), (2, 0.0)]) for i in range(30)]
+    picture = draw_curves(runs, tmp_path / "curves.png")
+    assert picture is not None
+    assert picture.path.is_file()
+
+
+def test_nothing_was_logged(tmp_path):
+    assert draw_curves([run("a"), run("b", time_step=[(1, 1.0)])], tmp_path / "c.png") is None
+    assert draw_curves([], tmp_path / "c.png") is None
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_colours_come_round():
+    assert len({colour(i) for i in range(len(COLOURS))}) == len(COLOURS)
+    assert colour(len(COLOURS)) == colour(0)
