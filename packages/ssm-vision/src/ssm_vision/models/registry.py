@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssm_vision.models import baselines, mambavision, vim, vmamba, vmunet
+from ssm_vision.models import baselines, mambavision, s4nd_vit, vim, vmamba, vmunet
 from ssm_vision.models.preset import Preset
 
 #: state space models for images
@@ -13,6 +13,7 @@ FAMILIES: Mapping[str, Mapping[str, Preset]] = {
     "mambavision": mambavision.PRESETS,
     "vmamba": vmamba.PRESETS,
     "vmunet": vmunet.PRESETS,
+    "s4nd_vit": s4nd_vit.PRESETS,
 }
 #: what they are compared with
 BASELINES: Mapping[str, Mapping[str, Preset]] = {"baselines": baselines.PRESETS}
