@@ -12,6 +12,7 @@ from ssm_core import Picture, Remark
 from ssm_core.config import one_line
 from ssm_core.errors import SsmError
 from ssm_vision.classification_pictures import draw_classification
+from ssm_vision.generative.samples import draw_samples
 from ssm_vision.model_pictures import draw_model
 from ssm_vision.scene import Painter, Scene
 from ssm_vision.segmentation_pictures import draw_segmentation
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 PAINTERS: dict[str, Painter] = {
     "classification": draw_classification,
     "segmentation": draw_segmentation,
+    "pixels": draw_samples,
+    "diffusion": draw_samples,
 }
 
 

@@ -35,7 +35,7 @@ def test_published_size(name: str, parameters: int) -> None:
 
 
 def test_places_are_mixed_and_not_told_apart_otherwise() -> None:
-    """There is no position embedding: with mixers that do nothing, moving patches changes nothing."""
+    """There is no position embedding: if mixers do nothing, moved patches change nothing."""
     model, images = small(), torch.randn(1, 3, 16, 24)
     moved = images.roll((8, 8), dims=(2, 3))
     with torch.no_grad():
@@ -51,8 +51,8 @@ def test_places_are_mixed_and_not_told_apart_otherwise() -> None:
 def test_every_place_sees_every_other() -> None:
     model = small()
     map_in = torch.randn(1, 3, 4, 12, requires_grad=True)
-    for place in [(0, 0), (2, 3), (1, 1)]:
-        (gradient,) = torch.autograd.grad(model.blocks[0](map_in)[0, *place].sum(), map_in)
+    for row, column in [(0, 0), (2, 3), (1, 1)]:
+        (gradient,) = torch.autograd.grad(model.blocks[0](map_in)[0, row, column].sum(), map_in)
         assert (gradient.abs().sum(-1) > 0).all()
 
 
@@ -98,9 +98,9 @@ def test_drop_path_grows_with_depth() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="s4nd-vit: patch is 0"):
         S4NDViTConfig(patch=0)
-    with pytest.raises(ConfigError, match="drop_path is 1.0"):
+    with pytest.raises(ConfigError, match=r"drop_path is 1\.0"):
         S4NDViTConfig(drop_path=1.0)
-    with pytest.raises(UnknownNameError, match="mixer_options.d_stat"):
+    with pytest.raises(UnknownNameError, match=r"mixer_options\.d_stat"):
         small(d_stat=4)
     with pytest.raises(UnknownNameError, match="s4ndd"):
         small("s4ndd")

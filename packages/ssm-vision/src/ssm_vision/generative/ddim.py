@@ -6,6 +6,7 @@ Ho & Salimans 2022, arXiv:2207.12598 (guidance).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ def ddim(
             f"ddim: steps is {options.steps}, expected at most the {process.steps} of the process"
         )
     way = torch.linspace(process.steps, 0, options.steps + 1).round().long().tolist()
-    for now, after in zip(way[:-1], way[1:], strict=True):
+    for now, after in itertools.pairwise(way):
         t = torch.full((len(x),), now, device=x.device)
         signal, spread = process.at(t)
         image = process.recover(x, t, denoise(x, t)).clamp(-1.0, 1.0)

@@ -24,9 +24,8 @@ class Diffusion(Task):
     Batches are (images (b, c, y, x), labels (b,) int64). Times are spread evenly over a batch, with
     one random shift for all, which makes the loss less noisy than independent times (Kingma et al.
     2021, arXiv:2107.00630, appendix I.1). In training, times and noise come from torch's generator;
-    in evaluation from one of their own, which starts anew with every batch, so that the same weights
-    always give the same loss. (A single image has a time of its own, which no batch average hides:
-    compare runs at one `loader.eval_batch_size`.)
+    in evaluation from one of their own, which starts anew with every batch, so that the same
+    weights always give the same loss (at the same `loader.eval_batch_size`).
 
     Metrics: the loss in each quarter of the steps.
     """

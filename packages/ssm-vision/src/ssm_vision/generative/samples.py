@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssm_core.errors import ConfigError, SsmError
+from ssm_core import Picture
+from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
 from ssm_vision.generative.ddim import DdimOptions, draw_diffusion
 from ssm_vision.generative.diffusion_model import DiffusionModel
 from ssm_vision.generative.pixel_model import PixelModel
 from ssm_vision.generative.pixel_sampling import draw_pixels
 from ssm_vision.models.image_model import Images
-
-log = logging.getLogger(__name__)
+from ssm_vision.scene import Scene
 
 #: models that draw, as runs call them
 MODELS = ("pixel-model", "diffusion-model")
@@ -37,7 +35,8 @@ class SampleOptions:
         columns: images per row; with classes, column i shows class i modulo their number.
         temperature: of a pixel model; below 1 is bolder.
         complete: of a pixel model: keep so many rows of test images and draw the rest.
-        steps, eta, guidance: of a diffusion model, see `DdimOptions`.
+        steps, eta, guidance: of a diffusion model, see `DdimOptions`; a process of fewer steps is
+            gone through in all of them.
         seed: of the choices; the same seed draws the same picture on the same machine.
     """
 
@@ -73,7 +72,10 @@ def draw(
     if isinstance(model, PixelModel):
         return draw_pixels(model, labels, generator, options.temperature, given, options.complete)
     return draw_diffusion(
-        model, labels, generator, DdimOptions(options.steps, options.eta, options.guidance)
+        model,
+        labels,
+        generator,
+        DdimOptions(min(options.steps, model.process.steps), options.eta, options.guidance),
     )
 
 
@@ -147,19 +149,13 @@ def as_grid(images: Images, columns: int) -> Tensor:
     return (picture * 255).round().to(torch.uint8).squeeze(-1)
 
 
-def draw_runs(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """Draw `samples-RUN.png` for every run of a model that draws.
-
-    A run that cannot be drawn is named on stderr and does not stop the others.
-    """
-    from ssm_core.train.resolve import read_yaml
-
-    pictures: list[Path] = []
-    for run in runs:
-        try:
-            if read_yaml(run / "config.yaml").get("model", {}).get("name") in MODELS:
-                images, columns = run_samples(run, SampleOptions(rows=4))
-                pictures.append(save_grid(images, columns, folder / f"samples-{run.name}.png"))
-        except SsmError as error:
-            log.warning("no samples of %s: %s", run, error)
-    return pictures
+def draw_samples(scene: Scene) -> list[Picture]:
+    """Draw a grid of samples of a run, samples-RUN.png, for `ssm-train report`."""
+    model = scene.model
+    assert isinstance(model, PixelModel | DiffusionModel)
+    options = SampleOptions(rows=4)
+    path = scene.folder / f"samples-{scene.name.replace('/', '-')}.png"
+    save_grid(draw(model, options, None), options.columns, path)
+    classes = " Column i is of class i." if model.config.conditional else ""
+    text = f"{options.rows * options.columns} images that the model drew, none chosen.{classes}"
+    return [Picture(path, scene.restored.folder, "Samples", text)]

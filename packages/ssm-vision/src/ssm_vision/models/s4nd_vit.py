@@ -9,10 +9,10 @@ reads the patches as one sequence, row by row, with bidirectional S4 (N = 64, tw
 of A and B): mixer "s4" here, `s4nd_vit_base`. Mixer "s4nd" is S4ND over both axes, which the paper
 uses in ConvNeXt; with N = 32 the two sets of kernels have as many numbers, `s4nd_vit_base_2d`.
 
-What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; MLPs
-and head start as those of ViT (truncated normal, 0.02), mixers as everywhere. Images that no number of patches fills are
-padded with 0 on the right and below. The bandlimit, which the paper uses for images of other sizes
-than the trained one, is left out.
+What the paper leaves open: the norm comes before the mean, as in ViTs with a class token; MLPs and
+head start as those of ViT (truncated normal, 0.02), mixers as everywhere. Images that no number of
+patches fills are padded with 0 on the right and below. The bandlimit, which the paper uses for
+images of other sizes than the trained one, is left out.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class S4NDViTBlock(nn.Module):
         else:
             self.mixer = build_mixer(config.mixer, d, config.mixer_options)
         self.mlp = MLP(d, config.mlp_ratio * d)
+        _init_linear(self.mlp.fc1)
+        _init_linear(self.mlp.fc2)
         self.drop = DropPath(drop_path)
 
     def forward(self, x: ChannelLastMap) -> ChannelLastMap:
@@ -85,7 +87,7 @@ class S4NDViTBlock(nn.Module):
 
     def _mix(self, x: ChannelLastMap) -> ChannelLastMap:
         if isinstance(self.mixer, S4ND):
-            return self.mixer(x)  # type: ignore[no-any-return]
+            return self.mixer(x)
         mixed: Tensor = self.mixer(x.flatten(1, 2))
         return mixed.view(x.shape)
 
@@ -115,9 +117,6 @@ class S4NDViT(ImageModel):
         )
         self.norm = LayerNorm(d, eps=1e-6)
         self.head: nn.Module = nn.Identity()
-        for block in self.blocks:
-            _init_linear(block.mlp.fc1)
-            _init_linear(block.mlp.fc2)
         self.reset_classifier(self.num_classes)
 
     @property
