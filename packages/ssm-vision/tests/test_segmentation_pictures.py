@@ -82,16 +82,8 @@ def test_a_run_learns_and_its_report_has_the_picture(tmp_path: Path) -> None:
             height = 56 if i == 4 else 48  # pictures may differ in size
             Image.fromarray(values.astype(np.uint8)[:height]).save(path)
     words = ["fit", "em-vmunet", "--data.root", str(tmp_path), "--out", str(tmp_path / "runs")]
-    words += [
-        "--data.held_out",
-        "0.4",
-        "--data.size",
-        "32",
-        "--model.dims",
-        "[8, 16]",
-        "--model.depths",
-        "[1, 1]",
-    ]
+    words += ["--data.held_out", "0.4", "--data.size", "32"]
+    words += ["--model.dims", "[8, 16]", "--model.depths", "[1, 1]"]
     words += ["--model.depths_decoder", "[1, 1]", "--loader.batch_size", "4"]
     words += ["--optim.lr", "0.01", "--optim.warmup_steps", "0", "--trainer.max_epochs", "null"]
     words += ["--trainer.max_steps", "30", "--trainer.eval_every", "15"]
