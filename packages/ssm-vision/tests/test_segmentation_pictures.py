@@ -69,7 +69,7 @@ def test_figure_names_what_is_drawn(classes: int) -> None:
 
 def test_a_run_learns_and_its_report_has_the_picture(tmp_path: Path) -> None:
     """em-vmunet through the engine on bright discs; the picture is in the report."""
-    rows, columns = np.mgrid[:48, :40]
+    rows, columns = np.mgrid[:56, :40]
     for name in ("image", "label"):
         (tmp_path / "em_membrane" / name).mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -79,9 +79,11 @@ def test_a_run_learns_and_its_report_has_the_picture(tmp_path: Path) -> None:
         pixels = np.clip(100 + 60 * disc + random.normal(0, 20, disc.shape), 0, 255)
         for name, values in (("image", pixels), ("label", 255 * disc)):
             path = tmp_path / "em_membrane" / name / f"{i}.png"
-            Image.fromarray(values.astype(np.uint8)).save(path)
+            height = 56 if i == 4 else 48  # pictures may differ in size
+            Image.fromarray(values.astype(np.uint8)[:height]).save(path)
     words = ["fit", "em-vmunet", "--data.root", str(tmp_path), "--out", str(tmp_path / "runs")]
-    words += ["--data.size", "32", "--model.dims", "[8, 16]", "--model.depths", "[1, 1]"]
+    words += ["--data.held_out", "0.4", "--data.size", "32"]
+    words += ["--model.dims", "[8, 16]", "--model.depths", "[1, 1]"]
     words += ["--model.depths_decoder", "[1, 1]", "--loader.batch_size", "4"]
     words += ["--optim.lr", "0.01", "--optim.warmup_steps", "0", "--trainer.max_epochs", "null"]
     words += ["--trainer.max_steps", "30", "--trainer.eval_every", "15"]

@@ -55,10 +55,14 @@ def choose(labels: Tensor, predictions: Tensor, count: int) -> list[int]:
 
 
 def pool(data: Dataset[Any]) -> tuple[Images, list[Any]]:
-    """Images (b, c, y, x) to choose examples from, evenly spread over a data set, and targets."""
+    """Images (b, c, y, x) to choose examples from, evenly spread over a data set, and targets.
+
+    Where images differ in size, only those of the first one's.
+    """
     height, width = data[0][0].shape[-2:]
     count = max(min(MOST_IMAGES, MOST_PIXELS // (height * width)), 16)
     pairs = [data[i] for i in spread(len(data), count)]  # type: ignore[arg-type]
+    pairs = [pair for pair in pairs if pair[0].shape == pairs[0][0].shape]
     images = torch.stack([image for image, _ in pairs])
     if not images.is_floating_point():
         images = images.float() / 255  # as the models themselves do

@@ -85,7 +85,8 @@ def test_without_a_norm_of_patches() -> None:
 
 def test_arguments_of_the_original_constructors() -> None:
     given = tensors()
-    from_official("vmunet", given, input_channels=3, num_classes=2, load_ckpt_path=None)
+    model = from_official("vmunet", given, input_channels=3, num_classes=2, load_ckpt_path=None)
+    assert model.num_classes == 2
     words = {"dims": 8, "dims_decoder": [16, 8], "depths": [1, 2], "depths_decoder": (2, 1)}
     from_official("vmunet", given, **words, norm_layer="LN", use_checkpoint=True, drop_rate=0.0)
     wide = VMUNetConfig(dims=(24, 48), depths=(1, 1), depths_decoder=(1, 1), d_state=4)
