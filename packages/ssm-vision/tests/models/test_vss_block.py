@@ -62,3 +62,11 @@ def test_initial_values_of_linear_maps_only() -> None:
     assert mlp.bias.count_nonzero() == 0
     for name, parameter in mixer.named_parameters():
         assert torch.equal(parameter, before[name]) == (name.partition(".")[0][-5:] != "_proj")
+
+
+def test_another_layer_keeps_its_initial_values() -> None:
+    """Its step sizes are the bias of a Linear: with 0 they would all be softplus(0)."""
+    layer = build_mixer("mamba", 8)
+    before = {name: p.clone() for name, p in layer.named_parameters()}
+    init_linear_maps(nn.Sequential(VSSBlock(8, RowByRow(layer))))
+    assert all(torch.equal(p, before[name]) for name, p in layer.named_parameters())

@@ -62,10 +62,14 @@ class RowByRow(nn.Module):
 def init_linear_maps(module: nn.Module) -> None:
     """Give every `nn.Linear` in `module` weights of standard deviation 0.02 and biases of 0.
 
-    What SS2D holds beside its Linear modules (projections to the scan, step sizes) stays.
+    What SS2D holds beside its Linear modules (projections to the scan, step sizes) stays, and so
+    does all of another sequence layer: its step sizes may be the bias of a Linear.
     """
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=LINEAR_STD)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    if isinstance(module, RowByRow):
+        return
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=LINEAR_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for part in module.children():
+        init_linear_maps(part)
