@@ -70,7 +70,9 @@ class VMUNet(ImageModel):
             self.layers_up.append(UpStage(up, make_blocks(dim, depth, rates, config)))
         self.final_up = PatchExpand(dims[0], self.num_features, patch)
         self.final_conv: nn.Module = nn.Conv2d(self.num_features, self.num_classes, 1)
-        init_linear_maps(self)
+        for part in self.modules():
+            if isinstance(part, PatchMerging | PatchExpand):
+                init_linear_maps(part)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -196,10 +198,12 @@ def make_blocks(
 
 
 def make_mixer(dim: int, config: VMUNetConfig) -> nn.Module:
-    """SS2D, or another sequence layer over the rows."""
+    """SS2D, or another sequence layer over the rows, which keeps its own initial values."""
     if config.mixer is not None:
         return RowByRow(build_mixer(config.mixer, dim, config.mixer_options))
-    return SS2D(dim, config)
+    mixer = SS2D(dim, config)
+    init_linear_maps(mixer)
+    return mixer
 
 
 def _rates(greatest: float, count: int) -> Iterator[float]:
