@@ -71,9 +71,7 @@ def page(restored: RestoredRun, data: DataBundle, counts: Tensor) -> str:
     """The table, what it is about, the machine and the command."""
     status, config = read_status(restored.folder), restored.config
     model, chosen, trainer = (config.typed[name] for name in ("model", "data", "trainer"))
-    train, held_out = data.train, data.evaluation
-    assert isinstance(train, Segmented) and isinstance(held_out, Segmented)
-    n_train, n_out = len(train.pictures), len(held_out.pictures)
+    n_train, n_out = (pictures_of(part) for part in (data.train, data.evaluation))
     examples = f"{chosen.crops} squares of {chosen.size} x {chosen.size} pixels per picture"
     accuracy = float(counts.trace() / counts.sum())
     seed = f" --seed {trainer.seed}" if trainer.seed else ""
@@ -108,6 +106,12 @@ def page(restored: RestoredRun, data: DataBundle, counts: Tensor) -> str:
         "![image, truth, prediction and errors of held-out slices](em_vmunet.jpg)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def pictures_of(part: object) -> int:
+    """How many files a part of the data has."""
+    assert isinstance(part, Segmented)
+    return len(part.pictures)
 
 
 def row(name: str, counts: Tensor, foreground: int) -> str:

@@ -53,6 +53,7 @@ def test_all_promised_recipes_exist() -> None:
         "digits-bimamba",
         "cifar10-bimamba",
         "folder-bimamba",
+        "em-vmunet",
         *MNIST,
         *SMNIST,
         *IMAGENET,

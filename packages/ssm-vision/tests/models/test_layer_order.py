@@ -30,6 +30,11 @@ def test_a_decoder_follows_the_encoder() -> None:
     assert list(layer_order(names).values()) == [0, 3, 1, 2, 4, 5]
 
 
+def test_the_norm_of_the_stem_is_part_of_the_stem() -> None:
+    names = ["patch_embed.norm.weight", "layers.0.blocks.0.ln_1.weight", "norm.weight"]
+    assert list(layer_order(names).values()) == [0, 1, 2]
+
+
 def test_levels_without_blocks_of_their_own_count_once() -> None:
     names = ["patch_embed.x", "levels.0.blocks.0.a", "levels.1.downsample.a", "norm.weight"]
     assert list(layer_order(names).values()) == [0, 1, 2, 3]

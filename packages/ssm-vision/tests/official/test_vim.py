@@ -199,6 +199,8 @@ class TestGeometry:
         ({"bimamba_type": "none"}, "bimamba_type is 'none', but layers.0.mixer.conv1d_b.weight"),
         ({"init_layer_scale": 0.1}, "init_layer_scale is 0.1, but the state dict has no"),
         ({"patch_size": (8, 4)}, "patch_size is .* the same on both sides"),
+        ({"stride": 0}, "stride is 0, expected an integer of at least 1"),
+        ({"img_size": (32, 32, 3)}, "img_size is .* expected a number or a pair"),
         ({"ssm_cfg": {"d_state": 4}}, "d_state is 4, but layers.0.mixer.A_log"),
         ({"ssm_cfg": {"expand": 3}}, "expand is 3, but"),
         ({"drop_path_rate": 1.5}, "drop_path is 1.5"),

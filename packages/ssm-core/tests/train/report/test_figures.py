@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from ssm_core.train.report.facts import RunFacts
-from ssm_core.train.report.figures import COLOURS, colour, draw_curves
+from ssm_core.train.report.figures import COLOURS, _draw_metric, colour, draw_curves, new_figure
 
 
 def run(name: str, **curves: list[tuple[int, float]]) -> RunFacts:
@@ -28,6 +30,17 @@ def test_a_loss_that_is_not_positive_and_many_runs(tmp_path):
     picture = draw_curves(runs, tmp_path / "curves.png")
     assert picture is not None
     assert picture.path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "scale"),
+    [("train_loss", 0.1, "log"), ("train_loss", 0.9, "linear"), ("train_loss", 0.0, "linear"),
+     ("eval_accuracy", 0.1, "linear")],
+)  # fmt: skip
+def test_losses_that_fall_far_are_logarithmic(name, last, scale):
+    axes = new_figure(3, 3).add_subplot()
+    _draw_metric(axes, name.replace("_", "/"), [run("a", **{name: [(1, 1.0), (2, last)]})])
+    assert axes.get_yscale() == scale
 
 
 def test_nothing_was_logged(tmp_path):

@@ -28,7 +28,7 @@ def test_row_of_a_run():
     facts.throughput = Throughput(2000.0, measured=True)
     assert row(facts) == (
         "x", "finished", "1,234", "9", "acc", "0.7500", "0.5000", "1.5000", "3.0 s",
-        "2,000 (measured now)",
+        "2,000 (measured)",
     )  # fmt: skip
     assert len(row(facts)) == len(HEADER)
 
@@ -40,11 +40,12 @@ def test_row_of_a_run_that_nothing_is_known_about():
 
 
 def test_options_that_differ():
-    a = RunFacts(Path("a"), "a", config={"recipe": "r", "model": {"d": 4, "mixer": "s4"}, "x": {}})
-    b = RunFacts(Path("b"), "b", config={"recipe": "q", "model": {"d": 4}, "x": {"y": [1]}})
-    assert differences([a, b]) == [("model.mixer", "s4", "-"), ("x.y", "-", "[1]")]
-    assert differences([a, a]) == []
-    assert differences([a]) == []
+    a = RunFacts(Path("a"), "a", config={"recipe": "r", "model": {"d": 4, "mixer": "s4", "x": 1}})
+    b = RunFacts(Path("b"), "b", config={"recipe": "q", "model": {"d": 4, "mixer": "s5", "y": 2}})
+    broken = RunFacts(Path("c"), "c")
+    assert differences([a, b]) == [("model.mixer", "s4", "s5")]
+    assert differences([broken, a, b]) == [("model.mixer", "-", "s4", "s5")]
+    assert differences([a, a]) == differences([a]) == differences([broken]) == []
 
 
 def test_machine_prefers_what_really_trained():

@@ -37,7 +37,7 @@ def test_two_runs(runs, host, tmp_path):
     ]  # fmt: skip
     assert read.references == []
     assert "trainer.seed" in read.text
-    assert "measured now" not in read.text
+    assert "(measured)" not in read.text
 
 
 class Painter:
@@ -97,7 +97,7 @@ def test_throughput_is_measured_where_the_log_has_none(train, host, tmp_path):
     (runs[1] / "model.safetensors").unlink()
     (runs[1] / "checkpoints/last.safetensors").unlink()
     done = report(host, runs, tmp_path / "out")
-    assert done.rows[0][-1].endswith("(measured now)")
+    assert done.rows[0][-1].endswith("(measured)")
     assert done.rows[1][-1] == "-"
     assert "its throughput cannot be measured: " in Read(done.files[0].read_text()).text
 

@@ -14,7 +14,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Interpolation = Literal["bilinear", "bicubic", "random"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhotographOptions(SubsetOptions):
     """How image files become examples.
 

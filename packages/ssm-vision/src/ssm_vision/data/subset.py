@@ -20,7 +20,7 @@ from ssm_vision.data.in_memory import InMemoryImages, Normalisation, as_is, shif
 SEED = 20_240
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)  # so that `root` stays first where it is inherited
 class SubsetOptions:
     """How much of a data set is used.
 

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 #: "layers.3.", "levels.1.blocks.0.", "layers_up.2.blocks.1.", "blocks.7.": a stage, and its block
 _BLOCK = re.compile(r"(?:^|\.)(layers_up|layers|levels|stages|blocks)\.(\d+)(?:\.blocks\.(\d+))?\.")
-#: first part of the name, or the second of "classifier.norm.weight", of what follows the blocks
-_AFTER = re.compile(r"^(?:\w+\.)?(head|heads|classifier|fc|fc_norm|norm|norm_f|final\w*)(\.|$)")
+#: first part of the name, or the second of "classifier.norm.weight", of what follows the blocks;
+#: the norm of "patch_embed.norm.weight" does not
+_AFTER = re.compile(
+    r"^(?!patch_embed\.)(?:\w+\.)?(head|heads|classifier|fc|fc_norm|norm|norm_f|final\w*)(\.|$)"
+)
 
 
 def layer_order(names: Iterable[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ FAMILIES: Mapping[str, Mapping[str, Preset]] = {
     "mambavision": mambavision.PRESETS,
     "vmamba": vmamba.PRESETS,
     "vmunet": vmunet.PRESETS,
-    "s4nd-vit": s4nd_vit.PRESETS,
+    "s4nd_vit": s4nd_vit.PRESETS,
 }
 #: what they are compared with
 BASELINES: Mapping[str, Mapping[str, Preset]] = {"baselines": baselines.PRESETS}

@@ -153,20 +153,21 @@ class VMUNet(ImageModel):
         without the prefix "vmunet.") everything is taken but a last convolution of other classes.
         Colours of the first convolution are added up where this model reads grey images.
 
-        Tensors of a fitting name keep their shape: whoever loads them must say which do not fit.
+        Whatever else does not fit stays in, so that whoever loads it can say so.
         Source: section 4 of the paper (weights of VMamba-S trained on ImageNet-1k).
         """
-        named = encoder_names(tensors)
-        if not any(name.startswith("layers_up.") for name in named):
-            named = with_decoder(named, len(self.layers))
-        own = self.state_dict()
-        fitting = {name: tensor for name, tensor in named.items() if name in own}
+        fitting = encoder_names(tensors)
+        parts = {name.partition(".")[0] for name in fitting}
+        if "layers" in parts and "layers_up" not in parts:  # no decoder: a VMamba
+            own = self.state_dict()
+            both = with_decoder(fitting, len(self.layers))
+            fitting = {name: tensor for name, tensor in both.items() if name in own}
         stem = fitting.get("patch_embed.proj.weight")
         if stem is not None and stem.shape[1] == 3 and self.in_chans == 1:
             fitting["patch_embed.proj.weight"] = stem.sum(dim=1, keepdim=True)
         head = fitting.get("final_conv.weight")
         if head is not None and len(head) != self.num_classes:
-            del fitting["final_conv.weight"], fitting["final_conv.bias"]
+            return {k: v for k, v in fitting.items() if not k.startswith("final_conv.")}
         return fitting
 
     def _encode(self, images: Images, count: int) -> tuple[list[ChannelLast], list[ChannelLast]]:

@@ -13,6 +13,7 @@ from ssm_core.official.tensors import Tensors, listed
 from ssm_vision.models.vim import Vim
 from ssm_vision.models.vim_config import VimConfig
 from ssm_vision.official.strict import load_strictly
+from ssm_vision.official.vim_geometry import geometry, one_side
 
 #: option -> the tensor and the axis that say it, and the constructor's default value
 _SIZES = {
@@ -22,7 +23,6 @@ _SIZES = {
     "d_state": ("layers.0.mixer.A_log", 1, 16),
     "num_classes": ("head.weight", 0, 1000),
 }
-_DEFAULT_IMAGE, _DEFAULT_STRIDE = 224, 16
 #: final_pool_type -> our pool
 _POOLS = {"none": "last", "mean": "mean", "max": "max", "all": "all"}
 #: forms of the original that this model does not have
@@ -68,7 +68,7 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> Vim:
     check_names("vim", config, {*_SIZES, *_USED, *_UNSUPPORTED, *_WITHOUT_EFFECT})
     given = dict(config)
     if "patch_size" in given:
-        given["patch_size"] = _one_side(given["patch_size"])
+        given["patch_size"] = one_side(given["patch_size"])
     _refuse_unsupported(tensors, given)
     missing = [name for name in _LANDMARKS if name not in tensors]
     if missing:
@@ -78,7 +78,7 @@ def build(tensors: Tensors, config: Mapping[str, Any]) -> Vim:
     sizes = {name: given.get(name, default) for name, (_, _, default) in _SIZES.items()}
     sizes |= {name: fact.value for name, fact in facts.items()}
     class_token = _class_token(tensors, given)
-    image, stride = _geometry(tensors, given, sizes["patch_size"], class_token)
+    image, stride = geometry(tensors, given, sizes["patch_size"], class_token)
     fields = {
         "patch_size": sizes["patch_size"],
         "stride": stride,
@@ -155,35 +155,6 @@ def _pool(given: Mapping[str, Any]) -> str:
     return _POOLS[name]
 
 
-def _geometry(
-    tensors: Tensors, given: Mapping[str, Any], patch: int, class_token: str
-) -> tuple[tuple[int, int], int]:
-    """The sides of the image and the stride."""
-    height, width = _two_sides(given.get("img_size", _DEFAULT_IMAGE))
-    stride = given.get("stride", _DEFAULT_STRIDE)
-    if "pos_embed" not in tensors or tensors["pos_embed"].dim() != 3:
-        return (height, width), stride
-
-    def patches(stride: int) -> int:
-        return ((height - patch) // stride + 1) * ((width - patch) // stride + 1)
-
-    rows = tensors["pos_embed"].shape[1]
-    count = rows - {"none": 0, "double": 2}.get(class_token, 1)
-    if patches(stride) == count:
-        return (height, width), stride
-    fitting = [s for s in range(1, max(height, width) + 1) if patches(s) == count]
-    if "stride" not in given and len(fitting) == 1:
-        return (height, width), fitting[0]
-    side = int(count**0.5) if count > 0 else 0
-    if "stride" in given and "img_size" not in given and side**2 == count > 0:
-        return ((side - 1) * stride + patch,) * 2, stride
-    raise ConfigError(
-        f"vim: img_size {height} x {width}, patch_size {patch} and stride {stride} make "
-        f"{patches(stride)} patches, but pos_embed has {rows} rows, {count} for patches: give the "
-        "img_size and the stride of the original"
-    )
-
-
 def _mixer_options(
     tensors: Tensors, given: Mapping[str, Any], d: int, d_state: int
 ) -> dict[str, Any]:
@@ -216,15 +187,3 @@ def _mixer_options(
     # overwritten by the tensors
     options["layer_scale"] = (1.0 if scale is None else scale) if scaled else None
     return options
-
-
-def _two_sides(size: Any) -> tuple[int, int]:
-    height, width = size if isinstance(size, tuple | list) else (size, size)
-    return height, width
-
-
-def _one_side(size: Any) -> int:
-    height, width = _two_sides(size)
-    if height != width:
-        raise ConfigError(f"vim: patch_size is {size!r}, expected the same on both sides")
-    return height

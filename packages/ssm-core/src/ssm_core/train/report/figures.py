@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
 #: told apart with every kind of colour vision (Okabe & Ito 2008), on white and on dark
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 LINES = ("-", "--", ":", "-.")
-SHOWN = ("train/", "eval/", "prune/")
+SHOWN = ("train/", "eval/", "eval_ema/", "prune/")
 COLUMNS = 3
+#: times the lowest value; a shorter logarithmic axis has labels that nobody can read
+LOGARITHMIC = 5
 
 
 def colour(place: int) -> str:
@@ -53,12 +54,15 @@ def draw_curves(runs: Sequence[RunFacts], path: Path) -> Picture | None:
     )  # fmt: skip
     figure.savefig(path, dpi=160)
     shown = ", ".join(names)
-    text = f"{shown} against optimizer steps, one line per run. Losses have a logarithmic axis."
+    text = (
+        f"{shown} against optimizer steps, one line per run. Losses that fall far have a "
+        "logarithmic axis."
+    )
     return Picture(path, None, "Training curves", text)
 
 
 def _draw_metric(axes: Any, name: str, runs: Sequence[RunFacts]) -> None:
-    lowest = math.inf
+    every: list[float] = []
     for place, run in enumerate(runs):
         if name in run.curves:
             steps, values = zip(*run.curves[name], strict=True)
@@ -68,11 +72,11 @@ def _draw_metric(axes: Any, name: str, runs: Sequence[RunFacts]) -> None:
                 steps, values, style, color=colour(place), marker=marker, markersize=3,
                 linewidth=1.4, label=run.name,
             )  # fmt: skip
-            lowest = min(lowest, *values)
+            every += values
     axes.set_xlabel("optimizer step")
     axes.set_title(name, fontsize=10)
     axes.grid(alpha=0.3)
-    if name.endswith("loss") and lowest > 0:
+    if name.endswith("loss") and min(every) > 0 and max(every) > LOGARITHMIC * min(every):
         axes.set_yscale("log")
 
 

@@ -57,7 +57,7 @@ def html(page: Page) -> str:
         _results(page.runs),
         "<p class=quiet>best: the best evaluation; last: the one at the end, of the weights that "
         "were kept; time: of the training, since its last start; examples/s: in training, loading "
-        "included, the median epoch of the run's log unless said otherwise.</p>",
+        "included: the median epoch of the run's log, or measured for this report.</p>",
         _differences(page.runs),
         _pictures(common, "all runs"),
         "</section>",

@@ -35,11 +35,14 @@ def row(run: RunFacts) -> tuple[str, ...]:
 
 
 def differences(runs: Sequence[RunFacts]) -> list[tuple[str, ...]]:
-    """The options that are not the same in all runs: (option, its value in each run)."""
-    flat = [_flat(run.config) for run in runs]
-    names = list(dict.fromkeys(name for options in flat for name in options))
-    rows = [(name, *(options.get(name, UNKNOWN) for options in flat)) for name in names]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    """The options that all runs have, not all with the same value: (option, value in each run).
+
+    What only some models have is left out: two models may not share an option at all.
+    """
+    flat = [_flat(run.config) for run in runs if run.config]
+    names = [name for name in flat[0] if all(name in options for options in flat)] if flat else []
+    rows = [(name, *(_flat(run.config).get(name, UNKNOWN) for run in runs)) for name in names]
+    return [row for row in rows if len(set(row[1:]) - {UNKNOWN}) > 1]
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, str]:
@@ -61,7 +64,7 @@ def rate(run: RunFacts) -> str:
     """Throughput; one that was not logged is marked."""
     if run.throughput is None:
         return UNKNOWN
-    return f"{run.throughput}" + (" (measured now)" if run.throughput.measured else "")
+    return f"{run.throughput}" + (" (measured)" if run.throughput.measured else "")
 
 
 def duration(seconds: float | None) -> str:

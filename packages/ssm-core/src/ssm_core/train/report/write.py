@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssm_core.errors import SsmError
 from ssm_core.plugins import PluginHost
@@ -77,9 +78,10 @@ def _ask_plugins(
     items: list[Picture | Remark] = []
     problems = []
     for hook in host.manager.hook.ssm_report.get_hookimpls():
-        given = {"runs": list(runs), "folder": folder}
+        given: dict[str, Any] = {"runs": list(runs), "folder": folder}
         try:
-            found = list(hook.function(**{name: given[name] for name in hook.argnames}))
+            answer: Any = hook.function(**{name: given[name] for name in hook.argnames})
+            found: list[Path | Picture | Remark] = list(answer)
         except Exception as error:  # a foreign plugin must not take the tables and curves away
             problems.append(f"plugin {hook.plugin_name} has failed: {error!r}")
             log.warning("%s", problems[-1])
