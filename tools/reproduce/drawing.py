@@ -63,7 +63,8 @@ def table(folders: dict[str, Path], seed: int) -> str:
         "",
         "Models of the recipes, trained on MNIST's 60 000 images and measured on all 10 000 test"
         " images; the pictures are the first ones drawn with seed 0, none was chosen. Times,"
-        " evaluation included, were taken beside many other programs that shared the two cores: they say little.",
+        " evaluation included, were taken beside many other programs that"
+        " shared the two cores: they say little.",
         "",
         "| recipe | parameters | steps | seed | test loss | bits per pixel | minutes |",
         "|---|---|---|---|---|---|---|",
