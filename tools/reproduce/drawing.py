@@ -62,8 +62,9 @@ def table(folders: dict[str, Path], seed: int) -> str:
         "# Drawing digits",
         "",
         "Models of the recipes, trained on MNIST's 60 000 images and measured on all 10 000 test"
-        " images; the pictures are the first ones drawn with seed 0, none was chosen. Times were"
-        " taken beside other programs.",
+        " images; the pictures are the first ones drawn with seed 0, none was chosen. Times,"
+        " evaluation included, were taken beside many other programs that"
+        " shared the two cores: they say little.",
         "",
         "| recipe | parameters | steps | seed | test loss | bits per pixel | minutes |",
         "|---|---|---|---|---|---|---|",
