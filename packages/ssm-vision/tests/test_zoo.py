@@ -149,3 +149,79 @@ class TestCheckpoint:
             create_model("toy_small", checkpoint=tmp_path / "w.pt", in_chans=1)
         with pytest.raises(CheckpointError, match=r"missing norm\.weight"):
             create_model("toy_small", checkpoint=tmp_path / "w.pt", num_classes=3)
+
+
+#: number of parameters as published, of models small enough to be built here
+PARAMETERS = {
+    "vim_tiny_patch16_224": 7_148_008,
+    "vim_small_patch16_224": 25_796_584,
+    "vim_base_patch16_224": 97_598_440,
+    "vim_tiny_patch16_stride8_224": 7_250_344,
+    "vim_small_patch16_stride8_224": 26_001_256,
+    "vmunet": 44_273_833,
+}
+NAMES = [
+    *PARAMETERS,
+    *(f"mambavision_{size}" for size in ("tiny", "tiny2", "small", "base", "large", "large2")),
+    *(f"vanilla_vmamba_{size}" for size in ("tiny", "small", "base")),
+    *("vmamba_tiny_s1l8", "vmamba_small_s1l20", "vmamba_base_s1l20"),
+    *("vmamba_tiny_s2l5", "vmamba_small_s2l15", "vmamba_base_s2l15"),
+    "s4nd_vit_base",
+]
+
+
+def test_the_names_of_the_literature() -> None:
+    assert set(NAMES) <= set(list_models())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_sizes_as_published(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+
+
+SMALL: dict[str, dict[str, object]] = {
+    "vim_tiny_patch16_224": {"embed_dim": 16, "depth": 2, "img_size": 64},
+    "mambavision_tiny": {"dim": 16, "in_dim": 8, "depths": (1, 1, 2, 2), "num_heads": [2, 2]},
+    "vmamba_tiny_s1l8": {"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "vmunet": {"dims": [16, 32], "depths": [1, 1], "depths_decoder": [1, 1]},
+    "s4nd_vit_base": {"d_model": 16, "n_layers": 2, "mixer_options": {"d_state": 4}},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_overrides_weights_and_layers_of_every_family(name: str, tmp_path: Path) -> None:
+    options = SMALL[name]
+    model = create_model(name, num_classes=3, **options)  # type: ignore[arg-type]
+    images = torch.randn(1, 3, 64, 64)
+    y = model.eval()(images)
+    assert y.shape[1] == 3
+    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"epoch": 1, "model": wrapped}, tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    again = create_model(name, num_classes=3, checkpoint=path, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(again(images), y)
+    other = create_model(name, num_classes=7, checkpoint=path, **options)  # type: ignore[arg-type]
+    head = {id(p) for p in other.get_classifier().parameters()}
+    for key, parameter in other.named_parameters():
+        if id(parameter) not in head:
+            torch.testing.assert_close(parameter, model.get_parameter(key), rtol=0, atol=0)
+    layer = model.group_matcher()
+    layers = {key: layer(key) for key, _ in model.named_parameters()}
+    last = max(layers.values())
+    own_head = {id(p) for p in model.get_classifier().parameters()}
+    assert {k for k, v in layers.items() if v == last} == {
+        k for k, p in model.named_parameters() if id(p) in own_head
+    }
+    assert set(layers.values()) == set(range(last + 1))
+    assert {v for k, v in layers.items() if k.startswith(("patch_embed", "pos_embed"))} == {0}
+
+
+def test_official_names_of_another_release(tmp_path: Path) -> None:
+    options = SMALL["vmunet"]
+    model = create_model("vmunet", **options)  # type: ignore[arg-type]
+    torch.save({f"vmunet.{k}": v for k, v in model.state_dict().items()}, tmp_path / "w.pth")
+    again = create_model("vmunet", checkpoint=tmp_path / "w.pth", **options)  # type: ignore[arg-type]
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(again(images), model.eval()(images))

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ def measure_apart(case: Case, conditions: Conditions) -> Row:
     """`measure` in a new process; what goes wrong there is the row's note."""
     # forked from a server that has imported everything and run nothing: quick and clean
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([__name__, "timm"])
     receiver, sender = context.Pipe(duplex=False)

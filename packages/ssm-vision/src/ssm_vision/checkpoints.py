@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def fitted(owner: str, model: nn.Module, tensors: Tensors, resized: bool) -> Ten
     if not resized:
         return tensors
     own = model.state_dict()
-    adapted = model.adapt(tensors) if hasattr(model, "adapt") else tensors
+    adapt: Callable[[Tensors], Tensors] | None = getattr(model, "adapt", None)
+    adapted = tensors if adapt is None else adapt(tensors)
     untrained = [
         name
         for name in _head_names(model)
@@ -168,7 +170,6 @@ def _unwrapped(tensors: Tensors) -> Tensors:
 
 def _head_names(model: nn.Module) -> list[str]:
     """Names of the classifier's parameters."""
-    if not hasattr(model, "get_classifier"):
-        return []
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    classifier: Callable[[], nn.Module] | None = getattr(model, "get_classifier", None)
+    head = {id(parameter) for parameter in classifier().parameters()} if classifier else set()
     return [name for name, parameter in model.named_parameters() if id(parameter) in head]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -178,6 +178,7 @@ def _packaged(name: str) -> nn.Module:
 
 
 def _without_head(name: str, model: nn.Module) -> None:
-    if not hasattr(model, "reset_classifier"):
+    reset: Callable[[int], None] | None = getattr(model, "reset_classifier", None)
+    if reset is None:
         raise ConfigError(f"{name}: num_classes is 0, expected 1 or more: its head cannot go")
-    model.reset_classifier(0)
+    reset(0)

@@ -12,6 +12,7 @@ Touvron et al. 2021, arXiv:2012.12877 (DeiT).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -72,7 +73,7 @@ def build(config: BaselineConfig, info: DataInfo) -> nn.Module:
             f"{tuple(info.input_shape)}: choose another --model or --data"
         )
     in_chans, height, width = info.input_shape
-    size = {}
+    size: dict[str, Any] = {}
     if config.architecture.startswith(TRANSFORMERS):
         if min(height, width) < 16:
             raise ConfigError(
