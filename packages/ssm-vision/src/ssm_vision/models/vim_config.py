@@ -73,6 +73,11 @@ class VimConfig:
     def __post_init__(self) -> None:
         for name in ("patch_size", "stride", "embed_dim", "depth", "se_reduction"):
             positive_int("VimConfig", name, getattr(self, name))
+        if self.stride > self.patch_size:
+            raise ConfigError(
+                f"VimConfig: stride is {self.stride}, expected at most patch_size, "
+                f"{self.patch_size}: pixels between the patches would never be seen"
+            )
         one_of("VimConfig", "class_token", self.class_token, get_args(ClassToken))
         one_of("VimConfig", "pool", self.pool, get_args(Pool))
         one_of("VimConfig", "norm", self.norm, NORM_NAMES)
