@@ -15,6 +15,7 @@ from . import (
     accuracy,
     conv,
     decode,
+    latency,
     limits,
     mamba2,
     memory,
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[[Report, Options], None]] = {
     "s5": s5.run,
     "mamba2": mamba2.run,
     "ss2d": ss2d.run,
+    "latency": latency.run,
     "decode": decode.run,
 }
 

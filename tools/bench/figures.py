@@ -109,6 +109,16 @@ def step(case: str, other: str) -> Finder:
     return find
 
 
+def latency(other: str) -> Finder:
+    """Our inference divided by that of the model beside it."""
+
+    def find(rows: list[Row]) -> Figure | None:
+        found = ran(rows, "latency", subject=other)
+        return worst([(1 / row["ratio"], row["case"]) for row in found], at_most=True)
+
+    return find
+
+
 def error(what: str, slow_poles: bool) -> Finder:
     """The largest error of ours."""
 

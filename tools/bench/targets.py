@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from . import decode, s4, s5
 from .compare import PASSES
-from .figures import Finder, Row, error, largest, least_ratio, of_limit, rate, ratio, step
+from .figures import Finder, Row, error, largest, latency, least_ratio, of_limit, rate, ratio, step
 from .peers import SCAN_PEERS
 
 
@@ -66,6 +66,7 @@ RATIOS = [
     Target("CIFAR step / Transformer's", 0.95, 0.8, step("CIFAR", ATTENTION), 2.0),
     Target("text step / Transformer's", 0.95, 0.8, step("text", ATTENTION), 2.0),
     Target("MNIST step / RNN's", 1.8, 1.3, step("MNIST", "mnist-rnn"), 2.0),
+    Target("Vim latency / DeiT's", 1.5, 1.5, latency("deit_tiny_patch16_224"), None),
 ]
 ERRORS = [
     Target("error of y", 5e-7, 5e-7, error("error of y", False), 1.0),

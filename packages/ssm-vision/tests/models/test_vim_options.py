@@ -24,7 +24,9 @@ def built(info: DataInfo = INFO, **options: Any) -> Vim:
     return Vim(replace(SMALL, **options), info)
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "mamba3", "s4", "s4d", "s5", "rnn", "attention"])
+@pytest.mark.parametrize(
+    "mixer", ["mamba", "mamba2", "mamba3", "s4", "s4d", "s5", "rnn", "attention"]
+)
 def test_any_mixer(mixer: str) -> None:
     model = built(mixer=mixer, mixer_options={}, class_token="none")
     y = model(torch.randn(2, 3, 20, 28))
