@@ -116,7 +116,8 @@ def table(folders: dict[str, Path], linear: float, options: argparse.Namespace) 
         f"- machine: {machine()}; other programs ran at times, so the seconds say little",
         f"- versions: {installed()}",
         "- command: `python tools/reproduce/cifar10.py --data-root FOLDER --train-images "
-        f"{options.train_images} --eval-images {options.eval_images} --epochs {options.epochs}`",
+        f"{options.train_images} --eval-images {options.eval_images} --epochs {options.epochs}"
+        f" --recipes {' '.join(options.recipes)}`",
     ]
     return "\n".join(lines) + "\n"
 
