@@ -48,6 +48,24 @@ def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
     return ", ".join(names[:most]) + rest
 
 
+def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
+    """What keeps `given` tensors out of a model that has `own` ones, in words; "" is nothing.
+
+    Returns:
+        the names that are missing, and those that are left over or of another shape.
+    """
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
+    misshapen = [
+        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    wrong = [f"unexpected {listed(unexpected)}"] if unexpected else []
+    wrong += [listed(misshapen)] if misshapen else []
+    return f"missing {listed(missing)}" if missing else "", "; ".join(wrong)
+
+
 def _flat(tree: StateDict, separator: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
-from ssm_core.official.tensors import listed
+from ssm_core.official.tensors import mismatches
 from ssm_core.train.checkpoint import load_state, load_weights
 from ssm_core.train.folder import LAST, WEIGHTS
 
@@ -37,20 +37,13 @@ def start_from(module: nn.Module, path: Path) -> list[str]:
     if adapt is not None:
         tensors = dict(adapt(tensors))
     own = module.state_dict()
-    absent = [name for name in own if name not in tensors]
-    unknown = [name for name in tensors if name not in own]
-    odd = [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    problems = [f"unexpected {listed(unknown)}"] if unknown else []
-    problems += [listed(odd)] if odd else []
-    problems += [f"missing {listed(absent)}"] if absent and (adapt is None or not tensors) else []
+    missing, wrong = mismatches(own, tensors)
+    may_miss = adapt is not None and bool(tensors)
+    problems = [text for text in (wrong, "" if may_miss else missing) if text]
     if problems:
         raise CheckpointError(f"{path}: does not fit this model: {'; '.join(problems)}")
     module.load_state_dict(tensors, strict=False)
-    return absent
+    return [name for name in own if name not in tensors]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

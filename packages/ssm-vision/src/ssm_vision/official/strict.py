@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from ssm_core.errors import CheckpointError
-from ssm_core.official.tensors import Tensors, listed
+from ssm_core.official.tensors import Tensors, mismatches
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -20,17 +20,7 @@ def load_strictly(owner: str, model: Model, tensors: Tensors, hint: str = "") ->
     Raises:
         CheckpointError: tensors are missing, left over or misshapen: one line with all of them.
     """
-    own = model.state_dict()
-    missing = [name for name in own if name not in tensors]
-    unexpected = [name for name in tensors if name not in own]
-    misshapen = [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    problems = [f"missing {listed(missing)}"] if missing else []
-    problems += [f"unexpected {listed(unexpected)}"] if unexpected else []
-    problems += [listed(misshapen)] if misshapen else []
+    problems = [text for text in mismatches(model.state_dict(), tensors) if text]
     if problems:
         raise CheckpointError(f"{owner}: the state dict does not fit: {'; '.join(problems)}{hint}")
     model.load_state_dict(tensors)
