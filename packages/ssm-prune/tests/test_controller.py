@@ -289,33 +289,3 @@ def test_a_checkpoint_of_another_method_version_or_option_is_refused(
     state = controller.state_dict() | change
     with pytest.raises(CheckpointError, match=message):
         controller.load_state_dict(state)
-
-
-def test_scores_must_cover_every_parameter() -> None:
-    class Forgetful(Pruner):
-        def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
-            return ctx.prune_lowest({"in_proj.weight": torch.rand(22, 9)})
-
-    with pytest.raises(ProposalError, match=r"the scores hold nothing for x_proj.weight"):
-        make(Forgetful)[0].step()
-
-
-def test_scores_that_are_not_numbers_are_refused_with_the_methods_name() -> None:
-    class Divides(Pruner):
-        def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
-            return ctx.prune_lowest({name: p / 0 * 0 for name, p in ctx.prunable()}, 0.3)
-
-    with pytest.raises(ProposalError, match=r"'test-method' of conformance 0.*hold NaN"):
-        make(Divides)[0].step()
-
-
-def test_scores_may_be_integers() -> None:
-    class Ordinal(Pruner):
-        def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
-            ranks = {n: torch.arange(p.numel()).view(p.shape) for n, p in ctx.prunable()}
-            return ctx.prune_lowest(ranks, 0.3)
-
-    run, controller = make(Ordinal)
-    run.step()
-    assert controller.store.total_pruned == round(0.3 * controller.store.total)
-    assert not controller.ctx.mask("in_proj.weight").flatten()[:10].any()

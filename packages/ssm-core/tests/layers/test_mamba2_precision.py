@@ -28,8 +28,6 @@ def adversarial(l: int, d: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("dt_bias", [-30.0, 0.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_stays_finite(kind: str, dt_bias: float, dtype: torch.dtype) -> None:
-    if dtype is torch.float16 and kind == "spike":
-        pytest.skip("the gradient of the gate is 1e7 and more in the steps after the spike")
     torch.manual_seed(0)
     layer = Mamba2(8, Mamba2Config(d_state=16, headdim=1))
     with torch.no_grad():
@@ -38,7 +36,9 @@ def test_autocast_stays_finite(kind: str, dt_bias: float, dtype: torch.dtype) ->
     x = adversarial(4096, 8)[kind].clone().requires_grad_()
     with torch.autocast("cpu", dtype):
         y, state = layer(x, return_state=True)
-    y.float().mean().backward()
+    # after a spike the gradient of the gate is 1e7 and more: the scale a GradScaler would find
+    scale = 2.0**-14 if kind == "spike" else 1.0
+    (y.float().mean() * scale).backward()
     assert y.dtype == dtype
     assert y.isfinite().all()
     assert state.ssm.isfinite().all()
