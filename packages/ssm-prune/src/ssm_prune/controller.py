@@ -66,11 +66,14 @@ class Controller:
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
         self.store = MaskStore({name: p.shape for name, p in self.parameters()})
         limits = {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
-        self._check_reachable(limits)
-        self.ctx = PruneContext(self.options, self.schedule, self.store, limits, self.parameters)
+        self.ctx = PruneContext(
+            self.options, self.schedule, self.store, limits, self.parameters, self.plugins.scores
+        )
         self.ctx.rng.manual_seed(_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
+        self.schedule = self.ctx.schedule  # a method with a fixed pattern sets its own sparsity
+        self._check_reachable(self.ctx.limits)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of everything that may be pruned."""
@@ -125,11 +128,12 @@ class Controller:
         Raises:
             NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
         """
-        if step < self.schedule.end or self.achieved >= self.options.sparsity - TOLERANCE:
+        asked = self.schedule.sparsity
+        if step < self.schedule.end or self.achieved >= asked - TOLERANCE:
             return
         blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
         raise NotPrunedError(
-            f"asked to remove {self.options.sparsity:.1%} of {self.store.total} prunable weights, "
+            f"asked to remove {asked:.1%} of {self.store.total} prunable weights, "
             f"removed {self.achieved:.1%}: method {self.method.spec.name!r} changed masks "
             f"{len(self.history)} times"
             + (
@@ -199,8 +203,8 @@ class Controller:
             )
 
     def _check_reachable(self, limits: Mapping[str, int]) -> None:
-        wanted = target_count(self.options.sparsity, self.store.total)
-        if self.options.sparsity and not limits:
+        wanted = target_count(self.schedule.sparsity, self.store.total)
+        if self.schedule.sparsity and not limits:
             reasons = [f"{name} ({verdict.reason})" for name, verdict in self.verdicts.items()]
             raise PruneError(
                 f"the model has nothing to prune: {', '.join(reasons[:4])}, ...; choose another "
@@ -209,7 +213,7 @@ class Controller:
         if wanted > sum(limits.values()):
             capped = [n for n in limits if limits[n] < self.store.shapes[n].numel()]
             raise PruneError(
-                f"prune.sparsity is {self.options.sparsity}, expected at most "
+                f"prune.sparsity is {self.schedule.sparsity}, expected at most "
                 f"{sum(limits.values()) / self.store.total:.3f} for this model, because of "
                 f"{', '.join(capped[:4])}{', ...' if len(capped) > 4 else ''} "
                 f"({self.verdicts[capped[0]].reason}): ask for less, or see --prune.allow_unsafe"
