@@ -100,9 +100,10 @@ def make_schedule(options: PruneOptions, length: RunLength, ramps: Mapping[str, 
             f"({options.end} = step {end})"
         )
     if end > length.total_steps:
+        key = "prune.begin" if options.end == options.begin else "prune.end"
         raise ConfigError(
-            f"prune.end is {options.end} = step {end}, but the run has {length.total_steps} "
-            "steps: choose an earlier end, or train longer"
+            f"{key} is {options.end} = step {end}, but the run has {length.total_steps} steps: "
+            "choose an earlier time, or train longer"
         )
     if options.every is None:
         every = min(100, max(1, (end - begin) // 20))
