@@ -166,6 +166,8 @@ def test_removed_weights_stay_removed_without_regrowth() -> None:
         ({"initial_sparsity": -0.1}, r"prune\.initial_sparsity is -0\.1"),
         ({"regrow_fraction": 0.0}, r"prune\.regrow_fraction is 0\.0, expected more than 0"),
         ({"regrow_fraction": 1.1}, r"prune\.regrow_fraction is 1\.1"),
+        ({"regrow": "gradient", "units": "channels"}, r"only single weights can come back"),
+        ({"scope": "erk", "units": "channels"}, r"scope is erk with prune\.units channels"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -41,6 +41,11 @@ class DynamicOptions(RampedOptions):
                 f"prune.regrow_fraction is {self.regrow_fraction!r}, expected more than 0 and at "
                 "most 1; to have none, set prune.regrow to none"
             )
+        if self.regrow != "none" and self.units != "weights":
+            raise ConfigError(
+                f"prune.regrow is {self.regrow} with prune.units {self.units}, expected none: only "
+                "single weights can come back"
+            )
 
 
 class DynamicCosine(Pruner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ class NMOptions(OneShotOptions):
     n: int = 2
     m: int = 4
     sparsity: float = field(init=False, default=0.0)
+    units: Literal["weights"] = field(init=False, default="weights")
+    remove: bool = field(init=False, default=False)
+    scope: Literal["layer"] = field(init=False, default="layer")
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
