@@ -149,6 +149,21 @@ def test_in_the_scope_of_a_tensor_caps_hold_with_regrowth() -> None:
                 assert store.pruned(name) <= store.shapes[name].numel() // 2
 
 
+def test_the_erk_scope_makes_larger_tensors_sparser() -> None:
+    run = toy(scope="erk", regrow="none", sparsity=0.5)
+    assert run.controller is not None
+    store = run.controller.store
+    for _ in range(STEPS):
+        run.step()
+    density = {n: 1 - store.pruned(n) / shape.numel() for n, shape in store.shapes.items()}
+    raw = {name: sum(shape) / shape.numel() for name, shape in store.shapes.items()}
+    # in_proj (22, 9) is the larger; x_proj and dt_proj (7, 11) keep more than half by themselves
+    ratio = density["in_proj.weight"] / density["out_proj.weight"]
+    assert ratio == pytest.approx(raw["in_proj.weight"] / raw["out_proj.weight"], rel=0.03)
+    assert ratio < 0.9
+    assert density["x_proj.weight"] > density["out_proj.weight"]
+
+
 def test_removed_weights_stay_removed_without_regrowth() -> None:
     run = toy(regrow="none", initial_sparsity=0.2)
     assert run.controller is not None
