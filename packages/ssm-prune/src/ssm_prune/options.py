@@ -84,7 +84,7 @@ class OneShotOptions(PruneOptions):
     """Options of a method that changes masks once; there is no ramp.
 
     Args:
-        begin: when.
+        begin: time at which the weights are removed.
         score: what a weight is worth: magnitude, random, or one that a plugin offers.
     """
 

@@ -34,9 +34,9 @@ class GradientOptions(PruneOptions):
         criterion: taylor (recommended), grad, fisher, snip or movement.
         beta: how much of the running mean each step keeps (taylor, grad, fisher).
         snip_steps: how many steps snip adds up before it prunes; more are like a larger batch.
-        begin: auto: 5%, for snip right after `snip_steps`.
-        end: auto: 75%; snip prunes once, at `begin`.
-        ramp: auto: cosine, for movement cubic.
+        begin: time at which the ramp leaves zero; auto: 5%, for snip right after `snip_steps`.
+        end: time of the last mask update; auto: 75%; snip prunes once, at `begin`.
+        ramp: shape of the way to `sparsity`; auto: cosine, for movement cubic.
     """
 
     criterion: Literal["taylor", "grad", "fisher", "snip", "movement"] = "taylor"
