@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.errors import ConfigError
 from ssm_prune.errors import ProposalError
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
-from ssm_prune.scores import SCORES, Score
+from ssm_prune.scores import SCORES, Score, find_score
 from ssm_prune.select import (
     erk_counts,
     keep_globally,
@@ -33,11 +33,11 @@ class PruneContext:
         epoch: epochs completed.
         level: how often the run was rewound.
         units: the units that are pruned; None: single weights are.
+        scores: what `--prune.score` chooses from.
+        left_out: parameter name -> why the method removes nothing of it.
         schedule: begin, end, every, and the ramp.
         limits: parameter name -> how many of its weights may be removed at most.
         rng: CPU generator of this method, seeded by the run and saved with it.
-        left_out: parameter name -> why the method removes nothing of it.
-        scores: what `--prune.score` chooses from.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class PruneContext:
     ) -> None:
         self.step = self.epoch = self.level = 0
         self.units = units
+        self.scores: Mapping[str, Score] = SCORES
+        self.left_out: dict[str, str] = {}
         self.schedule = schedule
         self.limits = dict(limits)
         self.rng = torch.Generator()
-        self.left_out: dict[str, str] = {}
-        self.scores: Mapping[str, Score] = SCORES
         self.logged: dict[str, float] = {}
         self._options = options
         self._store = store
@@ -78,19 +78,13 @@ class PruneContext:
         """
         return self._parameters()
 
-    def mask(self, name: str) -> Tensor:
-        """A copy of the present mask of one parameter, True where kept."""
-        return self._store.mask(name)
-
     def scorer(self, name: str) -> Callable[[], dict[str, Tensor]]:
         """The function that scores all prunable weights by `--prune.score NAME`; ask in `setup`.
 
         Raises:
             UnknownNameError: no plugin offers a score of that name.
         """
-        if name not in self.scores:
-            raise UnknownNameError.of("prune.score", name, self.scores)
-        score = self.scores[name]
+        score = find_score(name, self.scores)
         return lambda: {n: score(self, n, parameter) for n, parameter in self.prunable()}
 
     def leave_out(self, name: str, reason: str) -> None:
@@ -101,6 +95,10 @@ class PruneContext:
     def fix_sparsity(self, sparsity: float) -> None:
         """Say what the run ends with; in `setup`, for a method whose pattern decides it."""
         self.schedule = dataclasses.replace(self.schedule, sparsity=sparsity)
+
+    def mask(self, name: str) -> Tensor:
+        """A copy of the present mask of one parameter, True where kept."""
+        return self._store.mask(name)
 
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
