@@ -20,6 +20,7 @@ void bind_operators(py::module_& module) {
   bind_ssd_scan(module);
   bind_log_vandermonde(module);
   bind_cauchy(module);
+  bind_mamba_directions(module);
 }
 
 }  // namespace ssm

@@ -23,6 +23,8 @@ const KernelTable kernel_table = {
     log_vandermonde_backward,
     cauchy_forward,
     cauchy_backward,
+    mamba_directions,
+    selective_scan_directions_forward,
 };
 
 }  // namespace ssm::SSM_ISA

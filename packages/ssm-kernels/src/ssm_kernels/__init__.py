@@ -21,6 +21,7 @@ from .errors import (
     SsmError,
 )
 from .log_vandermonde import log_vandermonde
+from .mamba_directions import MambaParameters, fuses_mamba_directions, mamba_directions
 from .reference import (
     cauchy_reference,
     causal_conv1d_reference,
@@ -45,6 +46,7 @@ __all__ = [
     "BackendError",
     "DTypeError",
     "DeviceError",
+    "MambaParameters",
     "ShapeError",
     "SsmError",
     "SsmKernelsWarning",
@@ -56,8 +58,10 @@ __all__ = [
     "causal_conv1d_update_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
+    "fuses_mamba_directions",
     "log_vandermonde",
     "log_vandermonde_reference",
+    "mamba_directions",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",

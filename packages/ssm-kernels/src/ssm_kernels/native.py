@@ -13,6 +13,7 @@ from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
 from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
+from .native_mamba_directions import MOST_DIRECTIONS, has_mamba_directions, mamba_directions
 from .native_s4_kernels import (
     cauchy_backward,
     cauchy_forward,
@@ -37,6 +38,7 @@ from .native_state_update import selective_state_update
 __all__ = [
     "AVAILABLE",
     "IMPORT_ERROR",
+    "MOST_DIRECTIONS",
     "ScanGradients",
     "ScanMode",
     "ScanTensors",
@@ -53,10 +55,12 @@ __all__ = [
     "cuda_problem",
     "diagonal_scan_backward",
     "diagonal_scan_forward",
+    "has_mamba_directions",
     "isa",
     "log_vandermonde_backward",
     "log_vandermonde_forward",
     "machine_limits",
+    "mamba_directions",
     "selective_scan_backward",
     "selective_scan_directions_backward",
     "selective_scan_directions_forward",
