@@ -10,6 +10,7 @@
 #include "log_vandermonde_params.h"
 #include "mamba_directions_params.h"
 #include "params.h"
+#include "rms_norm_params.h"
 #include "selective_state_update_params.h"
 #include "ssd_scan_params.h"
 
@@ -32,7 +33,8 @@ struct KernelTable {
   void (*log_vandermonde_backward)(const VandermondeBackward&);
   void (*cauchy_forward)(const CauchyForward&);
   void (*cauchy_backward)(const CauchyBackward&);
-  void (*mamba_directions)(const MambaDirections&);  // of the CPU alone
+  void (*mamba_directions)(const MambaDirections&);  // of the CPU alone, and so is
+  void (*rms_norm)(const RmsNorm&);
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
   // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the first; where a direction adds to the gradient

@@ -21,7 +21,8 @@ struct MambaDirections {
   int64_t batch = 0, steps = 0, channels = 0, states = 0;
   int64_t width = 0, rank = 0;  // k and R
   DType dtype = DType::f32;     // f32 or f64, of everything
-  View3 x, z, y;                // z gates the sum of all directions, which is y
+  View3 x, z, y;                // y is the sum of all directions times factor silu(z)
+  double factor = 1;
   int64_t count = 0;
   MambaDirection directions[kMostDirections];
   char* workspace = nullptr;  // MambaWorkspace::bytes, aligned to 64 bytes

@@ -75,6 +75,7 @@ struct ScanForward {
   ScanInputs in;
   View3 y;
   bool add_to_y = false;        // y += instead of y =, before the gate
+  double gate_factor = 1;       // y is multiplied by gate_factor silu(z); other values on the CPU alone
   void* final_state = nullptr;  // (b, d, n); nullptr: not wanted, in several directions
   void* checkpoints = nullptr;  // (chunks of all sequences, n, d), the state before each chunk; nullptr: not wanted
 };

@@ -24,6 +24,7 @@ const KernelTable kernel_table = {
     cauchy_forward,
     cauchy_backward,
     mamba_directions,
+    rms_norm,
     selective_scan_directions_forward,
 };
 

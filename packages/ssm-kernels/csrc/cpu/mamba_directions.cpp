@@ -99,7 +99,7 @@ class Mixer {
       scan.B = coefficient(k, in_.rank), scan.C = coefficient(k, in_.rank + in_.states);
       scan.A = piece(k, space_.A), scan.D = own.D, scan.delta_bias = own.dt_bias;
       scan.delta_softplus = true, scan.reverse = own.reverse;
-      scans[k].y = in_.y;
+      scans[k].y = in_.y, scans[k].gate_factor = in_.factor;
     }
     selective_scan_directions_forward(scans, in_.count);
   }

@@ -13,6 +13,7 @@
 #include "log_vandermonde_params.h"
 #include "mamba_directions_params.h"
 #include "params.h"
+#include "rms_norm_params.h"
 #include "selective_state_update_params.h"
 
 namespace ssm::SSM_ISA {
@@ -34,6 +35,7 @@ void log_vandermonde_backward(const VandermondeBackward& params);
 void cauchy_forward(const CauchyForward& params);
 void cauchy_backward(const CauchyBackward& params);
 void mamba_directions(const MambaDirections& params);
+void rms_norm(const RmsNorm& params);
 void selective_scan_directions_forward(const ScanForward* directions, int64_t count);
 
 }  // namespace ssm::SSM_ISA

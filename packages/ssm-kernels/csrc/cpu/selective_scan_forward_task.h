@@ -126,9 +126,10 @@ struct ForwardTask {
   }
 
   void gate(int64_t rows, int64_t tile) {
+    const F factor = static_cast<F>(params.gate_factor);
     for (int64_t t = tile; t < tile + rows * W; t += W) {
       const Vec<F> z = load<F>(tile_z + t);
-      store(tile_y + t, load<F>(tile_y + t) * (z * sigmoid<F>(z)));
+      store(tile_y + t, load<F>(tile_y + t) * (factor * z * sigmoid<F>(z)));
     }
   }
 

@@ -20,8 +20,9 @@ from .errors import (
     ShapeError,
     SsmError,
 )
+from .fused_mamba_directions import MambaParameters, fused_mamba_directions
+from .fused_rms_norm import fused_rms_norm
 from .log_vandermonde import log_vandermonde
-from .mamba_directions import MambaParameters, fuses_mamba_directions, mamba_directions
 from .reference import (
     cauchy_reference,
     causal_conv1d_reference,
@@ -58,10 +59,10 @@ __all__ = [
     "causal_conv1d_update_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
-    "fuses_mamba_directions",
+    "fused_mamba_directions",
+    "fused_rms_norm",
     "log_vandermonde",
     "log_vandermonde_reference",
-    "mamba_directions",
     "selective_scan",
     "selective_scan_directions",
     "selective_scan_directions_reference",

@@ -91,8 +91,9 @@ class BiMamba(SequenceLayer):
         """Mix x (b, l, d) over its steps in both directions; see `SequenceLayer.forward`."""
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         directions = self._forward_direction(), self._backward_direction()
-        y = run_directions(directions, (False, True), inner, z, cu_seqlens)
-        y = self.out_proj(y * 0.5 if self.config.divide_out else y)
+        factor = 0.5 if self.config.divide_out else 1.0
+        y = run_directions(directions, (False, True), inner, z, cu_seqlens, factor)
+        y = self.out_proj(y)
         return (y if self.gamma is None else y * self.gamma.to(y.dtype)), None
 
     def step_sizes(self, x: Activations) -> StepSizes:
