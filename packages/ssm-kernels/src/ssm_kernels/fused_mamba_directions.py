@@ -72,7 +72,7 @@ def fused_mamba_directions(
     """
     if torch.is_grad_enabled():
         return None
-    tensors = [x, z]
+    tensors: list[Tensor | None] = [x, z]
     for own in parameters:
         tensors += own
     if not runs_unwatched(NAME, tensors):

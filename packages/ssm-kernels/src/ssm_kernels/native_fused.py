@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import native_extension as extension
-from .native_extension import DTYPE_CODES, address, contiguous, resolved, view
+from .native_extension import DTYPE_CODES, contiguous, resolved, view
 
 #: (conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A_log, D), see `MambaParameters`
 DirectionTensors = tuple[
@@ -33,8 +33,12 @@ def mamba_directions(
     All tensors have the type of x, float32 or float64; see the public function.
     """
     x, z = resolved(x), resolved(z)
-    # the C++ side holds addresses only, so the copies must outlive the call
-    kept = [[contiguous(tensor) for tensor in own] for own in parameters]
+    # The C++ side holds addresses only, so the copies must outlive the call. Asking here costs less
+    # than a call per tensor.
+    kept = [
+        [p if p is None or (p.is_contiguous() and not p.is_neg()) else contiguous(p) for p in own]
+        for own in parameters
+    ]
     first = parameters[0]
     (b, l, d), (_, n) = x.shape, first[5].shape
     sizes = (b, l, d, n, first[0].shape[2], first[3].shape[1], DTYPE_CODES[x.dtype])
@@ -45,7 +49,10 @@ def mamba_directions(
     kernels.mamba_directions(
         sizes,
         (view(x), view(z), view(y)),
-        [(*map(address, own), way) for own, way in zip(kept, reverse, strict=True)],
+        [
+            (*[0 if p is None else p.data_ptr() for p in own], way)
+            for own, way in zip(kept, reverse, strict=True)
+        ],
         factor,
         workspace.data_ptr(),
         torch.get_num_threads(),

@@ -205,7 +205,7 @@ def _is_plain(x_proj: nn.Linear) -> bool:
     """Whether its weight says all that it does: it is the one module here that is called."""
     return (
         type(x_proj) is nn.Linear
-        and x_proj.bias is None
+        and x_proj._parameters["bias"] is None
         and not (x_proj._forward_hooks or x_proj._forward_pre_hooks)
     )
 
