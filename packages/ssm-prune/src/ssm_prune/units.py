@@ -149,13 +149,15 @@ def unit_scores(group: UnitGroup, scores: Mapping[str, Tensor]) -> Tensor:
     total, weights = torch.zeros(group.count), torch.zeros(group.count)
     for part in group.scored:
         score = scores[part.parameter].detach().float().cpu()
-        per_place = score.transpose(0, part.dim).flatten(1)
+        per_place = score.movedim(part.dim, 0).reshape(score.shape[part.dim], -1)
         units = torch.arange(group.count) if part.units is None else part.units
         total[units] += per_place.sum(dim=1)[part.places].sum(dim=1)
         weights[units] += part.places.shape[1] * per_place.shape[1]
     mean = total / weights.clamp(min=1)
-    middle = mean.abs().mean()
-    return mean / middle if bool(middle > 0) else mean
+    finite = mean[mean.isfinite()].abs()
+    if len(finite) and bool(finite.mean() > 0):
+        mean = mean / finite.mean()
+    return mean.nan_to_num(nan=0.0)  # an infinite score stays below what is masked already
 
 
 def _with_full_names(group: UnitGroup, fqn: str) -> UnitGroup:
