@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,13 @@ def block(mixer: str, **options: object) -> Callable[[], nn.Module]:
     return lambda: Block(16, build_mixer(mixer, 16, options))
 
 
-def tower(mixer: str = "mamba", **options: object) -> Callable[[], nn.Module]:
-    config = TowerConfig(16, 3, mlp_hidden=24)
+def tower(mixer: str = "mamba", n_layers: int = 3, **options: object) -> Callable[[], nn.Module]:
+    config = TowerConfig(16, n_layers, mlp_hidden=24)
     return lambda: Tower(lambda: build_mixer(mixer, 16, options), config)
 
 
-#: Mamba-2 with 4 heads of 16 channels in two groups
-HEADS = {"headdim": 16, "expand": 4, "d_state": 8, "ngroups": 2, "bias": True}
+#: Mamba-2 with 8 heads of 16 channels in two groups
+HEADS = {"headdim": 16, "expand": 8, "d_state": 8, "ngroups": 2, "bias": True}
 #: everything that a head may have besides
 FULL = {"D_has_hdim": True, "learnable_init_states": True, "d_ssm": 32, "expand": 3, "headdim": 8}
 
@@ -72,7 +72,9 @@ CASES = {
     "mamba2-channels-no-norm": RemovalCase(block("mamba2", rmsnorm=False, **HEADS), "channels"),
     "mamba2-states": RemovalCase(block("mamba2", **HEADS | {"d_state": 32}), "states"),
     "mamba2-states-full": RemovalCase(block("mamba2", d_state=32, **FULL), "states"),
-    "mamba3-heads": RemovalCase(block("mamba3", d_state=8, headdim=8, ngroups=2), "heads"),
+    "mamba3-heads": RemovalCase(
+        block("mamba3", d_state=8, expand=4, headdim=8, ngroups=2), "heads"
+    ),
     "mamba3-heads-norm": RemovalCase(
         block("mamba3", d_state=8, headdim=8, is_outproj_norm=True), "heads"
     ),
@@ -138,9 +140,17 @@ def with_random_values(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module
 
 
-def half_of_the_units(module: nn.Module, kind: str) -> tuple[UnitMasks, dict[str, Tensor]]:
+def units_of(module: nn.Module, kind: str) -> UnitMasks:
+    """The units that our own adapters find."""
+    return UnitMasks(module, kind, PrunePlugins(load_entry_points=False).hook.ssm_prune_adapter)
+
+
+def half_of_the_units(
+    module: nn.Module, kind: str, rounded: bool = True
+) -> tuple[UnitMasks, dict[str, Tensor]]:
     """The units of a module, and random ones of them to keep."""
-    ask = PrunePlugins(load_entry_points=False).hook.ssm_prune_adapter
-    units = UnitMasks(module, kind, ask)
+    units = units_of(module, kind)
+    if not rounded:
+        units.groups = {n: replace(group, round_to=1) for n, group in units.groups.items()}
     scores = {name: torch.rand_like(p) for name, p in module.named_parameters()}
     return units, units.choose(scores, 0.5, "layer")

@@ -21,7 +21,7 @@ from ssm_prune.units import BlockAdapter, Slice, UnitGroup, places
 def ssm_prune_adapter(module: nn.Module) -> BlockAdapter | None:
     if not isinstance(module, S5):
         return None
-    silenced = tuple(part.parameter for part in _readers(module)) + ("D",)
+    silenced = (*(part.parameter for part in _readers(module)), "D")
     if module.config.activation == "full_glu":  # out1 has a bias
         silenced = parameters_of(module, "out1")
     return BlockAdapter((_states(module),), silenced)
