@@ -1,12 +1,14 @@
 """Whole residual blocks of a list of blocks, e.g. `tower.layers`.
 
-A block says by an attribute `branches` which of its parts add to the residual stream; it does
-nothing when all of them are silent, and its place in the list can be closed up.
+A block says by an attribute `branches` which of its parts, by name ("mixer", "op.layer"), add to
+the residual stream; it does nothing when all of them are silent, and its place in the list can be
+closed up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def _silenced(block: nn.Module, prefix: str, model: nn.Module, ask: Ask) -> list
         return None
     names = []
     for branch in branches:
-        module = getattr(block, branch)
+        module = attrgetter(branch)(block)
         if module is None:
             continue
         fqn = f"{prefix}.{branch}"
