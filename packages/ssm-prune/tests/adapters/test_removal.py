@@ -50,10 +50,8 @@ def assert_near(ours: Tensor, expected: Tensor) -> None:
     assert error <= TOLERANCE[expected.dtype], error
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", CASES)
-def test_removed_is_masked(name: str, dtype: torch.dtype) -> None:
-    case = CASES[name]
+def assert_removed_is_masked(case: RemovalCase, dtype: torch.dtype) -> None:
+    """Outputs, gradients of the input and of what is left of the parameters."""
     masked, removed, removal, _ = masked_and_removed(case, dtype)
     x = torch.randn(case.input_shape, dtype=dtype)
     copies = [x.clone().requires_grad_() for _ in range(2)]
@@ -70,6 +68,12 @@ def test_removed_is_masked(name: str, dtype: torch.dtype) -> None:
         scale = max(float(p.grad.abs().max()) for p in removed.parameters())
         worst = float((parameter.grad - expected).abs().max()) / scale
         assert worst <= TOLERANCE[dtype], (new, worst)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", CASES)
+def test_removed_is_masked(name: str, dtype: torch.dtype) -> None:
+    assert_removed_is_masked(CASES[name], dtype)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.causal])
@@ -118,10 +122,8 @@ def test_masking_something_else_is_noticed() -> None:
         assert_near(removed(x), masked(x))
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "blocks"])
-def test_every_tensor_that_is_masked_has_to_be(name: str) -> None:
+def assert_every_mask_is_needed(case: RemovalCase) -> None:
     """The control of each adapter: with one of its tensors left as it is, the outputs differ."""
-    case = CASES[name]
     torch.manual_seed(0)
     whole = with_random_values(case.make(), torch.float64)
     units, keep = half_of_the_units(whole, case.kind)
@@ -134,6 +136,11 @@ def test_every_tensor_that_is_masked_has_to_be(name: str) -> None:
         zero(masked, {name: mask for name, mask in masks.items() if name != left_out})
         with torch.no_grad(), pytest.raises(AssertionError):
             assert_near(removed(x), masked(x))
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "blocks"])
+def test_every_tensor_that_is_masked_has_to_be(name: str) -> None:
+    assert_every_mask_is_needed(CASES[name])
 
 
 TWICE = {name: case for name, case in CASES.items() if case.kind != "blocks"} | {
