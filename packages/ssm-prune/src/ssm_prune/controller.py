@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
+from ssm_core.sizes import applied_sizes
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.loader import Method, PrunePlugins
@@ -179,11 +180,17 @@ class Controller:
                 "expected whole units: add --prune.units channels (states, heads, blocks)"
             )
         before = dict(self.model.named_parameters())
-        left, total = self.units.total - self.units.removed, self.units.total
-        removal = remove_units(self.model, self.units.groups, self.units.keep)
+        units, left = self.units, self.units.total - self.units.removed
+        removal = remove_units(self.model, units.groups, units.keep)
         shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
         self.removals.append(
-            {"step": self.ctx.step, "left": left, "of": total, "sizes": removal.sizes}
+            {
+                "step": self.ctx.step,
+                "left": left,
+                "of": units.total,
+                "rounding": units.rounding,
+                "sizes": removal.sizes,
+            }
         )
         self._make_masks()
         if self._on_removal is not None:
@@ -239,10 +246,10 @@ class Controller:
             NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
         """
         asked, slack = self.schedule.sparsity, TOLERANCE
-        if self.units is not None and self.units.total:
-            slack += self.units.rounding / self.units.total
-        elif self.removals:
-            slack = 1.0  # checked when they were taken out
+        if self.removals:
+            slack += self.removals[-1]["rounding"] / self.removals[-1]["of"]
+        elif self.units is not None:
+            slack += self.units.rounding / max(1, self.units.total)
         if step < self.schedule.end or self.achieved >= asked - slack:
             return
         blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
@@ -266,7 +273,8 @@ class Controller:
             "masks": self.store.state_dict() if self.units is None else {},
             "units": {} if self.units is None else self.units.state_dict(),
             "removals": self.removals,
-            "pruner": self.pruner.state_dict(),
+            # after a removal the method is not asked again, and its tensors are of the old sizes
+            "pruner": {} if self.removals else self.pruner.state_dict(),
             "rng": self.ctx.rng.get_state(),
             "history": self.history,
             "vetoes": self.vetoes,
@@ -284,7 +292,8 @@ class Controller:
         if self.units is not None:
             self.units.load_state_dict(state["units"])
             self.store.replace(self.units.parameter_masks({}))
-        self.pruner.load_state_dict(state["pruner"])
+        if not self.removals:
+            self.pruner.load_state_dict(state["pruner"])
         self.ctx.rng.set_state(state["rng"])
         self.history = list(state["history"])
         self.vetoes = list(state["vetoes"])
@@ -349,7 +358,8 @@ class Controller:
 
     def _check_units(self) -> None:
         assert self.units is not None
-        if self.options.sparsity and not self.units.groups and not self.removals:
+        # a resumed run may have had all of them taken out but one
+        if self.options.sparsity and not self.units.groups and not applied_sizes(self.model):
             raise PruneError(
                 f"the model has no {self.units.kind} that could be pruned: choose another "
                 "--prune.units (weights, channels, states, heads, blocks), or install an adapter "
