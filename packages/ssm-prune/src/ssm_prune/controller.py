@@ -6,6 +6,9 @@ This is the host without the training engine, so that a method can be tried in a
     controller.start(model, optimizer, length, seed)
     ... backward ...; controller.before_optimizer_step(step)
     optimizer.step(); controller.after_optimizer_step(step + 1)
+
+With a `torch.amp.GradScaler`, unscale the gradients before the first call, and make neither call
+for a batch whose gradients are not finite: the scaler takes no step there, and none counts.
 """
 
 from __future__ import annotations
@@ -90,20 +93,25 @@ class Controller:
         self.store.zero_gradients(self.parameters())
 
     @torch.no_grad()
-    def after_optimizer_step(self, step: int) -> dict[str, float]:
+    def after_optimizer_step(
+        self, step: int, average: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
         """Let the method change masks, then enforce them; the last word of a step.
 
         Args:
             step: optimizer steps completed, this one counted.
+            average: a moving average of the weights, by parameter name, that has taken in this
+                step; removed weights become zero in it too.
         Returns:
             Numbers to log.
         Raises:
             ProposalError: the method broke a rule of the host.
+            PruneError: processes have different masks.
         """
         self.ctx.step = step
         self.ctx.logged = {}
         try:
-            proposal = self.pruner.after_optimizer_step(self.ctx)
+            proposal = self._of_first(self.pruner.after_optimizer_step(self.ctx))
             if proposal is not None:
                 self._commit(proposal)
         except ProposalError as error:
@@ -112,6 +120,7 @@ class Controller:
                 f"{step}: {error}"
             ) from error
         self.store.enforce(self.parameters(), self.optimizer)
+        self.store.enforce_average(average or {})
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @property
@@ -165,15 +174,25 @@ class Controller:
         self.history = list(state["history"])
         self.vetoes = list(state["vetoes"])
 
+    def _of_first(self, proposal: Proposal | None) -> Proposal | None:
+        """The proposal of the first process, which decides for all."""
+        if proposal is not None and self.ctx.processes.size > 1:
+            proposal = Proposal({name: mask.cpu() for name, mask in proposal.masks.items()})
+        agreed: Proposal | None = self.ctx.processes.of_first(proposal)
+        return agreed
+
     def _commit(self, proposal: Proposal) -> None:
         for name, mask in proposal.masks.items():
             self._check_mask(name, mask)
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
-        problems = [problem.message for answer in asked for problem in answer]
+        problems = self.ctx.processes.of_first(
+            [problem.message for answer in asked for problem in answer]
+        )
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
             return
         self.store.replace(proposal.masks)
+        self.ctx.processes.check_equal(self.store.digest(), f"the masks after step {self.ctx.step}")
         event = MasksChanged(
             self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
         )

@@ -44,7 +44,8 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
-        metrics.update(self.controller.after_optimizer_step(run.step))
+        average = run.ema.values if run.ema is not None else None
+        metrics.update(self.controller.after_optimizer_step(run.step, average))
 
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:

@@ -79,13 +79,14 @@ class Recorder:
             return  # never replace a good checkpoint by one that holds NaN
         plugins: dict[str, Any] = {}
         run.hooks.ssm_checkpoint_save(run=run, state=plugins)
-        mid_epoch = run.step > run.epoch * run.steps_per_epoch
+        mid_epoch = run.batches_of_epoch > 0
         generators = _gather(run, rng_state())
         if not run.fabric.is_global_zero:
             return
         assert self.file is not None
         state = {
             "step": run.step,
+            "skipped": run.skipped,
             "epoch": run.epoch,
             "module": dict(run.module.state_dict()),
             "ema": run.ema.state_dict() if run.ema is not None else None,
@@ -102,7 +103,7 @@ class Recorder:
         save_state(run.folder / LAST, state)
 
     def _restore(self, run: Run, state: Mapping[str, Any]) -> None:
-        run.step, run.epoch = state["step"], state["epoch"]
+        run.step, run.skipped, run.epoch = state["step"], state["skipped"], state["epoch"]
         run.module.load_state_dict(state["module"])
         if run.ema is not None:
             run.ema.load_state_dict(state.get("ema"))

@@ -31,6 +31,7 @@ class Run:
         module: the bare model; use this for parameters and state dicts.
         ema: moving average of the weights, from after `ssm_run_start` on, if it was asked for.
         step: optimizer steps completed.
+        skipped: batches that gave no step, because their float16 gradients overflowed.
         epoch: epochs completed.
         total_steps: steps after which the run ends.
         stop_reason: set to a text to end the run after the current step.
@@ -52,7 +53,13 @@ class Run:
     total_steps: int
     ema: MovingAverage | None = None
     step: int = 0
+    skipped: int = 0
     epoch: int = 0
     stop_reason: str | None = None
     #: writes {name: value} at the current step to every logger (rank 0 only)
     log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
+
+    @property
+    def batches_of_epoch(self) -> int:
+        """How many batches of the present epoch are used up."""
+        return self.step + self.skipped - self.epoch * self.steps_per_epoch
