@@ -279,7 +279,11 @@ def command_line(words: list[str], out: Path, environment: Mapping[str, str]) ->
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
             code = main(["fit", "toy", "--out", str(out), *words])
-    return {"code": code, "out": str(out), "error": (errors.getvalue().strip().splitlines() or [""])[-1]}
+    return {
+        "code": code,
+        "out": str(out),
+        "error": (errors.getvalue().strip().splitlines() or [""])[-1],
+    }
 
 
 def run_cases(rank: int, folder: Path, ports: list[str]) -> dict[str, Any]:

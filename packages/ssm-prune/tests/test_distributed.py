@@ -82,7 +82,9 @@ def test_a_proposal_of_another_process_alone_is_none(ranks: tuple[Any, Any]) -> 
 def test_different_masks_end_the_run_and_name_the_ranks(ranks: tuple[Any, Any]) -> None:
     for found in ranks:
         assert found["refused"]["step"] == 5  # the first with removed weights
-        assert "masks after step 5 of rank 1 differ from those of rank 0" in found["refused"]["error"]
+        assert (
+            "masks after step 5 of rank 1 differ from those of rank 0" in found["refused"]["error"]
+        )
 
 
 def test_reduce_is_the_mean_over_ranks_and_leaves_its_argument(ranks: tuple[Any, Any]) -> None:
@@ -133,7 +135,9 @@ def test_a_run_of_two_processes_has_the_zeros_asked_for(ranks: tuple[Any, Any]) 
     for name in ("model.safetensors", "model_ema.safetensors"):
         weights = load_file(Path(ranks[0]["run"]["out"]) / "toy-001" / name)
         pruned = [w for n, w in weights.items() if n.startswith("tower") and n.endswith(PRUNED)]
-        assert sum(int((w == 0).sum()) for w in pruned) == round(0.7 * sum(map(torch.numel, pruned)))
+        assert sum(int((w == 0).sum()) for w in pruned) == round(
+            0.7 * sum(map(torch.numel, pruned))
+        )
 
 
 def test_a_run_whose_processes_differ_fails(ranks: tuple[Any, Any]) -> None:

@@ -173,5 +173,7 @@ def test_bf16_mixed_prunes_float32_weights(
     assert all(w.dtype == torch.float32 for w in weights.values())
     total = sum(w.numel() for w in prunable(weights))
     tolerance = 0 if scope == "global" else len(prunable(weights)) / 2
-    assert abs(sum(int((w == 0).sum()) for w in prunable(weights)) - round(0.6 * total)) <= tolerance
+    assert (
+        abs(sum(int((w == 0).sum()) for w in prunable(weights)) - round(0.6 * total)) <= tolerance
+    )
     assert len(gradients) == 12
