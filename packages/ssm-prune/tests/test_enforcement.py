@@ -7,14 +7,14 @@ average and the optimizer's slots; whatever the optimizer, with clipping and acc
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssm_core.train import loop
 from ssm_core.train.checkpoint import load_state
@@ -51,7 +51,7 @@ class Watch:
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A run that is trained while this stands is looked at from outside the host."""
     watch = Watch()
     start, step, evaluate = Controller.start, loop._step, loop.evaluate
@@ -72,7 +72,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         return found
 
     def evaluated(run: Any) -> Any:
-        look = lambda module, inputs: watch.look("evaluation", dict(module.named_parameters()))
+        def look(module: nn.Module, inputs: Any) -> None:
+            watch.look("evaluation", dict(module.named_parameters()))
+
         handle = run.module.register_forward_pre_hook(look)
         try:
             return evaluate(run)
@@ -82,7 +84,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     monkeypatch.setattr(Controller, "start", started)
     monkeypatch.setattr(loop, "_step", stepped)
     monkeypatch.setattr(loop, "evaluate", evaluated)
-    yield watch
+    return watch
 
 
 def removed_in(folder: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ scaler for the CPU; the scaler, the loop and the host are those of a GPU.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def overflowing(monkeypatch: pytest.MonkeyPatch, scaled: None) -> Iterator[list[int]]:
+def overflowing(monkeypatch: pytest.MonkeyPatch, scaled: None) -> list[int]:
     """The gradients of some batches are infinite; the number of every batch is recorded."""
     backward, batches = loop._backward, []
 
@@ -59,7 +59,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch, scaled: None) -> Iterator[list[
         return loss
 
     monkeypatch.setattr(loop, "_backward", overflow)
-    yield batches
+    return batches
 
 
 def prunable(weights: dict[str, Tensor]) -> list[Tensor]:

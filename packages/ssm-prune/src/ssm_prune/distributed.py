@@ -6,6 +6,7 @@ Masks must be equal all the same, so the first process decides and all compare w
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import torch
@@ -46,12 +47,18 @@ class Processes:
         return total / self.size
 
     def of_first(self, value: Any) -> Any:
-        """What the first process gave: any value that can be pickled, tensors on the CPU."""
+        """What the first process gave: any value that can be pickled; tensors come to the CPU."""
         if self.size == 1:
             return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._group)
-        return values[0]
+        buffer = io.BytesIO()
+        if value is not None:  # the usual answer of a method, in every step
+            torch.save(value, buffer)
+        packed = [buffer.getvalue()]
+        dist.broadcast_object_list(packed, src=0, group=self._group)
+        if not packed[0]:
+            return None
+        # pickled by this program, in this run
+        return torch.load(io.BytesIO(packed[0]), map_location="cpu", weights_only=False)
 
     def check_equal(self, number: int, what: str) -> None:
         """Compare a 64-bit number, such as a hash, over all processes.

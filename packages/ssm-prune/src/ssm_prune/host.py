@@ -10,10 +10,13 @@ from ssm_core.errors import CheckpointError
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
+from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssm_core.train.run import Run
 
 STATE_KEY = "prune"
@@ -27,8 +30,8 @@ class PruneExtension:
     """
 
     def __init__(self, method: Method, options: PruneOptions, plugins: PrunePlugins) -> None:
-        self.controller = Controller(method, options, plugins)
-        self._started = False
+        self.controller = Controller(method, options, plugins, self._follow)
+        self._run: Run | None = None
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
@@ -36,7 +39,7 @@ class PruneExtension:
         # Fabric wraps the optimizer; the wrapper's `state` goes stale when a checkpoint is loaded
         optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
         self.controller.start(run.module, optimizer, length, run.config.trainer.seed)
-        self._started = True
+        self._run = run
 
     @hookimpl(trylast=True)
     def ssm_backward_end(self, run: Run) -> None:
@@ -44,8 +47,11 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
-        average = run.ema.values if run.ema is not None else None
-        metrics.update(self.controller.after_optimizer_step(run.step, average))
+        metrics.update(self.controller.after_optimizer_step(run.step, _average(run)))
+
+    @hookimpl(trylast=True)
+    def ssm_epoch_end(self, run: Run) -> None:
+        self.controller.epoch_end(run.epoch, _average(run))
 
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:
@@ -62,9 +68,25 @@ class PruneExtension:
 
     @hookimpl
     def ssm_run_end(self, run: Run, error: BaseException | None) -> None:
-        if not self._started:
+        if self._run is None:
             return
         if run.fabric.is_global_zero:
             write_report(self.controller, run.folder / "prune_report.json", run.step)
         if error is None:
             self.controller.check_reached(run.step)
+
+    def _follow(self, removal: Removal) -> None:
+        """Let all that holds tensors of the model know that it is smaller now."""
+        run = self._run
+        assert run is not None
+        if run.ema is not None:
+            run.ema.values = {
+                name: removal.cut(removal.old_names[name], run.ema.values[removal.old_names[name]])
+                for name, _ in run.module.named_parameters()
+            }
+        if run.fabric.world_size > 1:  # its wrapper holds the old parameters
+            run.model = run.fabric.setup_module(run.module)
+
+
+def _average(run: Run) -> Mapping[str, Tensor] | None:
+    return run.ema.values if run.ema is not None else None
