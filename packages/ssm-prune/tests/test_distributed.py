@@ -54,7 +54,7 @@ def ranks(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any
         for rank in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
+        outputs = [process.communicate(timeout=480)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import ConfigError
-from ssm_prune.distributed import Processes
+from ssm_prune.distributed import Processes, whole
 from ssm_prune.errors import ProposalError
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
@@ -128,7 +128,7 @@ def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tens
     if name not in scores or scores[name].shape != shape:
         got = tuple(scores[name].shape) if name in scores else "nothing"
         raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
-    score = scores[name].detach()
+    score = whole(scores[name].detach())
     if bool(score.isnan().any()):
         raise ProposalError(f"the scores of {name} hold NaN, expected numbers")
     return score if score.is_floating_point() else score.float()
