@@ -203,7 +203,7 @@ def sharded(folder: Path, rank: int, enforced: bool) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     controller = start(module, optimizer, MeanGradient)
     removed, revived, sizes = [], 0, set()
-    for step in range(STEPS):
+    for step in range(STEPS if enforced else 9):
         data = torch.Generator().manual_seed(2 * step + rank)
         optimizer.zero_grad()
         target = torch.randint(3, (8,), generator=data)
@@ -216,16 +216,14 @@ def sharded(folder: Path, rank: int, enforced: bool) -> dict[str, Any]:
                 patch.setattr(MaskStore, "enforce", lambda self, parameters, optimizer: None)
             controller.after_optimizer_step(step + 1)
         removed.append(controller.store.total_pruned)
-        for name, tensor in everything(module, optimizer).items():
-            fqn = name.split(" ")[1]
-            if fqn in controller.store.shapes and tensor.shape == controller.store.shapes[fqn]:
-                bits = tensor[~controller.store.mask(fqn)].view(torch.int32)
-                revived += int(bits.count_nonzero())
-                sizes.add(name.split(" ")[0])
-    whole = everything(module, optimizer)
+        for (kind, fqn), tensor in gathered(dict(controller.parameters()), optimizer).items():
+            bits = tensor[~controller.store.mask(fqn)].view(torch.int32)
+            revived += int(bits.count_nonzero())
+            sizes.add(kind)
+    whole = gathered(dict(module.named_parameters()), optimizer)
     path = folder / f"sharded-{enforced}.safetensors"
     if rank == 0:
-        weights = {n.split(" ")[1]: t for n, t in whole.items() if n.startswith("weight ")}
+        weights = {name: tensor for (kind, name), tensor in whole.items() if kind == "weight"}
         save_state(path, {"model": weights, "masks": controller.store.state_dict()})
     local = sum(p.to_local().numel() for p in module.parameters())  # type: ignore[attr-defined]
     return {
@@ -240,14 +238,16 @@ def sharded(folder: Path, rank: int, enforced: bool) -> dict[str, Any]:
     }
 
 
-def everything(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and optimizer slots, gathered the way a checkpoint does it."""
+def gathered(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[tuple[str, str], Tensor]:
+    """(kind, name) -> weights and optimizer slots, put together the way a checkpoint does it."""
     found = {}
-    for name, parameter in module.named_parameters():
-        found[f"weight {name}"] = parameter.detach().full_tensor().clone()  # type: ignore[attr-defined]
+    for name, parameter in parameters.items():
+        found["weight", name] = parameter.detach().full_tensor().clone()  # type: ignore[attr-defined]
         for slot, value in optimizer.state[parameter].items():
             if value.ndim:
-                found[f"{slot} {name}"] = value.full_tensor().clone()
+                found[slot, name] = value.full_tensor().clone()
     return found
 
 

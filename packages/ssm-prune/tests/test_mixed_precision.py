@@ -18,9 +18,12 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssm_core import hookimpl
 from ssm_core.train import fit, loop
 from ssm_core.train.checkpoint import load_state
+from ssm_core.train.recorder import loader_state
 from ssm_prune import PruneContext
+from ssm_prune.host import PruneExtension
 from ssm_prune.methods.dynamic import DynamicCosine
 
 Train = Callable[..., Path]
@@ -144,6 +147,43 @@ def test_a_run_stopped_between_overflows_goes_on_bit_for_bit(
 
 def tmp_folder(run: Path) -> Path:
     return run.parent.parent
+
+
+def test_another_level_goes_on_with_the_batch_after_its_step(
+    train: Train, overflowing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skipped batches move the place in the data away from the number of the step."""
+    backward, step_end, begin = loop._backward, PruneExtension.ssm_step_end, 7
+    seen: list[tuple[int, int, float]] = []
+    kept: list[Any] = []
+
+    def watched(run: Any, batch: Any) -> Tensor:
+        seen.append((run.level, run.epoch, float(batch[0].double().sum())))
+        return backward(run, batch)
+
+    @hookimpl
+    def keep(self: PruneExtension, run: Any, metrics: dict[str, float]) -> None:
+        step_end(self, run, metrics)
+        if run.step == begin and run.level == 0:
+            kept.extend([loader_state(run), run.skipped])
+
+    @hookimpl
+    def again(self: PruneExtension, run: Any) -> bool:
+        if run.level:
+            return False
+        run.train_on(begin, *kept)
+        return True
+
+    monkeypatch.setattr(loop, "_backward", watched)
+    monkeypatch.setattr(PruneExtension, "ssm_step_end", keep)
+    monkeypatch.setattr(PruneExtension, "ssm_steps_done", again, raising=False)
+    train(*PRUNE, *EVERY)
+    first = [entry[1:] for entry in seen if entry[0] == 0]
+    second = [entry[1:] for entry in seen if entry[0] == 1]
+    assert kept[1] == 4
+    assert len(second) == 12 - begin  # nothing overflows in the second level
+    assert second == first[begin + kept[1] :]
+    assert len({epoch for epoch, _ in second}) == 2
 
 
 def test_gradients_that_always_overflow_end_the_run(
