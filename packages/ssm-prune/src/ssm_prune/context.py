@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import ConfigError
+from ssm_prune.distributed import Processes, whole
 from ssm_prune.errors import ProposalError
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
@@ -37,7 +38,9 @@ class PruneContext:
         left_out: parameter name -> why the method removes nothing of it.
         schedule: begin, end, every, and the ramp.
         limits: parameter name -> how many of its weights may be removed at most.
-        rng: CPU generator of this method, seeded by the run and saved with it.
+        rng: CPU generator of this method, seeded by the run and saved with it; the same in all
+            processes.
+        processes: the processes of the run (`rank`, `size`).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class PruneContext:
         self.schedule = schedule
         self.limits = dict(limits)
         self.rng = torch.Generator()
+        self.processes = Processes()
         self.logged: dict[str, float] = {}
         self._options = options
         self._store = store
@@ -100,6 +104,14 @@ class PruneContext:
         """A copy of the present mask of one parameter, True where kept."""
         return self._store.mask(name)
 
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """The mean of a tensor over all processes of the run, as a new tensor.
+
+        For scores of what a process sees of the data itself; gradients are means already. All
+        processes must call this the same number of times.
+        """
+        return self.processes.mean(tensor)
+
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
         self.logged[f"prune/{name}"] = float(value)
@@ -112,7 +124,8 @@ class PruneContext:
         go, as near to the sparsity as the numbers that a block may keep allow.
 
         Args:
-            scores: a score per weight for every prunable parameter; the lowest go first.
+            scores: a score per weight for every prunable parameter; the lowest go first. Sharded
+                ones (FSDP2) are gathered.
             sparsity: fraction of all prunable weights, or units; None: `target`.
         Raises:
             ProposalError: scores are missing, NaN or of the wrong shape.
@@ -148,7 +161,7 @@ def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tens
     if name not in scores or scores[name].shape != shape:
         got = tuple(scores[name].shape) if name in scores else "nothing"
         raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
-    score = scores[name].detach()
+    score = whole(scores[name].detach())
     if bool(score.isnan().any()):
         raise ProposalError(f"the scores of {name} hold NaN, expected numbers")
     return score if score.is_floating_point() else score.float()

@@ -6,6 +6,9 @@ This is the host without the training engine, so that a method can be tried in a
     controller.start(model, optimizer, length, seed)
     ... backward ...; controller.before_optimizer_step(step)
     optimizer.step(); controller.after_optimizer_step(step + 1)
+
+With a `torch.amp.GradScaler`, unscale the gradients before the first call, and make neither call
+for a batch whose gradients are not finite: the scaler takes no step there, and none counts.
 """
 
 from __future__ import annotations
@@ -123,15 +126,20 @@ class Controller:
         self.store.zero_gradients(self.parameters())
 
     @torch.no_grad()
-    def after_optimizer_step(self, step: int) -> dict[str, float]:
+    def after_optimizer_step(
+        self, step: int, average: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
         """Let the method change masks, then enforce them; the last word of a step.
 
         Args:
             step: optimizer steps completed, this one counted.
+            average: a moving average of the weights, by parameter name, that has taken in this
+                step; removed weights become zero in it too.
         Returns:
             Numbers to log.
         Raises:
             ProposalError: the method broke a rule of the host.
+            PruneError: processes have different masks.
         """
         self.ctx.step = step
         self.ctx.logged = {}
@@ -141,15 +149,16 @@ class Controller:
                 self._carry_out(proposal)
             if self.options.remove and step >= self.schedule.end:
                 self.materialise()
-        self.store.enforce(self.parameters(), self.optimizer)
+        self._enforce(average)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @torch.no_grad()
-    def epoch_end(self, epoch: int) -> None:
+    def epoch_end(self, epoch: int, average: Mapping[str, Tensor] | None = None) -> None:
         """Let the method change masks, or take units out, at the end of an epoch.
 
         Args:
             epoch: epochs completed, this one counted.
+            average: as in `after_optimizer_step`.
         """
         self.ctx.epoch = epoch
         if self.removals:
@@ -157,7 +166,7 @@ class Controller:
         answer = self._asked(self.pruner.on_epoch_end)
         if isinstance(answer, Proposal):
             self._carry_out(answer)
-            self.store.enforce(self.parameters(), self.optimizer)
+            self._enforce(average)
         elif isinstance(answer, Materialise):
             self.materialise()
 
@@ -190,10 +199,17 @@ class Controller:
             self._on_removal(removal)
         return removal
 
+    def _enforce(self, average: Mapping[str, Tensor] | None) -> None:
+        self.store.enforce(self.parameters(), self.optimizer)
+        self.store.enforce_average(average or {})
+
     def _asked(self, question: Callable[[PruneContext], Any]) -> Any:
-        """The method's answer; what it does wrong is reported with its name and the step."""
+        """The method's answer, that of the first process if there are several.
+
+        What the method does wrong is reported with its name and the step.
+        """
         try:
-            return question(self.ctx)
+            return self.ctx.processes.of_first(question(self.ctx))
         except ProposalError as error:
             raise self._named(error) from error
 
@@ -295,7 +311,9 @@ class Controller:
         for name, keep in proposal.units.items():
             self._check_unit(name, keep)
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
-        problems = [problem.message for answer in asked for problem in answer]
+        problems = self.ctx.processes.of_first(
+            [problem.message for answer in asked for problem in answer]
+        )
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
             return
@@ -303,6 +321,7 @@ class Controller:
         if self.units is not None:
             self.units.keep |= proposal.units
             self.store.replace(self.units.parameter_masks({}))
+        self.ctx.processes.check_equal(self.store.digest(), f"the masks after step {self.ctx.step}")
         event = MasksChanged(
             self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
         )

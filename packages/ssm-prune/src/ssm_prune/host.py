@@ -15,6 +15,8 @@ from ssm_prune.report import write_report
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssm_core.train.run import Run
 
 STATE_KEY = "prune"
@@ -45,11 +47,11 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
-        metrics.update(self.controller.after_optimizer_step(run.step))
+        metrics.update(self.controller.after_optimizer_step(run.step, _average(run)))
 
     @hookimpl(trylast=True)
     def ssm_epoch_end(self, run: Run) -> None:
-        self.controller.epoch_end(run.epoch)
+        self.controller.epoch_end(run.epoch, _average(run))
 
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:
@@ -84,3 +86,7 @@ class PruneExtension:
             }
         if run.fabric.world_size > 1:  # its wrapper holds the old parameters
             run.model = run.fabric.setup_module(run.module)
+
+
+def _average(run: Run) -> Mapping[str, Tensor] | None:
+    return run.ema.values if run.ema is not None else None
