@@ -89,7 +89,7 @@ class PruneContext:
             UnknownNameError: no plugin offers a score of that name.
         """
         score = find_score(name, self.scores)
-        return lambda: {n: score(self, n, parameter) for n, parameter in self.prunable()}
+        return lambda: {n: whole(score(self, n, parameter)) for n, parameter in self.prunable()}
 
     def leave_out(self, name: str, reason: str) -> None:
         """Remove nothing of this parameter; in `setup`. The report gives the reason."""
