@@ -28,6 +28,9 @@ from ssm_prune.report_tables import (
 
 log = logging.getLogger(__name__)
 
+#: characters; a longer text in a table is broken into lines
+LONG = 48
+
 
 def write_page(report: Mapping[str, Any], path: Path, name: str, plugins: PrunePlugins) -> None:
     """Write the page about a completed report (`ssm_prune.report_run`), atomically.
@@ -99,7 +102,12 @@ def _foreign(section: Section, about: str) -> str:
 
 
 def _escaped(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    return [tuple(escape(str(cell)) for cell in row) for row in rows]
+    return [tuple(_cell(str(text)) for text in row) for row in rows]
+
+
+def _cell(text: str) -> str:
+    """A sentence may take several lines, a name or a number may not."""
+    return escape(text) if len(text) <= LONG else f"<span class=words>{escape(text)}</span>"
 
 
 def _ask(report: Mapping[str, Any], plugins: PrunePlugins) -> tuple[list[Section], list[str]]:

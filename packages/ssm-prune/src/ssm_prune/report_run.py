@@ -111,7 +111,7 @@ def _origin(host: PluginHost, folder: Path) -> dict[str, Any]:
         "recipe": config.recipe,
         "seed": config.trainer.seed,
         "trained": {
-            "device": status.get("device", config.trainer.accelerator),
+            "device": status.get("device") or _device_name(_device(config)),
             "precision": config.trainer.precision,
             **read_versions(folder),
         },
@@ -140,8 +140,11 @@ def _measured(host: PluginHost, folder: Path, report: Mapping[str, Any]) -> dict
 def _latency(dense: nn.Module, pruned: nn.Module, info: Any) -> dict[str, Any]:
     """Measured at batch 1; with a note instead where the model cannot be run on data alone."""
     device = next(pruned.parameters()).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    found: dict[str, Any] = {"device": name, "threads": torch.get_num_threads(), "batch": 1}
+    found: dict[str, Any] = {
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "batch": 1,
+    }
     found["versions"] = versions()
     try:
         inputs = example_input(dense, info, 1), example_input(pruned, info, 1)
@@ -168,3 +171,7 @@ def _device(config: ResolvedConfig) -> torch.device:
     """The kind of device the run was trained on, as far as this machine has it."""
     wanted = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if wanted else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

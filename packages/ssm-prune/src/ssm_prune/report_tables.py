@@ -47,7 +47,7 @@ def costs_table(report: Mapping[str, Any]) -> Table:
         between = f"{latency['ratio']:.3f} ({latency['low']:.3f} to {latency['high']:.3f})"
         times = (f"{latency[key]:.3f} ms" for key in ("first_ms", "second_ms"))
         rows.append(("latency, batch 1", *times, between, state))
-    return Table(("", "dense", "pruned", "dense / pruned", ""), rows, note=_costs_note(report))
+    return Table(("", "dense", "pruned", "dense / pruned", "state"), rows, note=_costs_note(report))
 
 
 def _costs_note(report: Mapping[str, Any]) -> str:
@@ -78,7 +78,7 @@ def updates_table(report: Mapping[str, Any]) -> Table:
          report["state"])
         for u in shown
     ]  # fmt: skip
-    header = ("optimizer step", "requested", "achieved", "weights", "")
+    header = ("optimizer step", "requested", "achieved", "weights gone", "state")
     return Table(header, rows, f"{len(updates)} mask updates" + _of(len(shown), len(updates)))
 
 
@@ -95,7 +95,15 @@ def levels_table(report: Mapping[str, Any]) -> Table:
          f"{total - u['pruned']:,}", *(_cell(u.get(key)) for key in _extra(last)), report["state"])
         for level, u in last.items()
     ]  # fmt: skip
-    header = ("level", "optimizer step", "requested", "achieved", "weights left", *_extra(last), "")
+    header = (
+        "level",
+        "optimizer step",
+        "requested",
+        "achieved",
+        "weights left",
+        *_extra(last),
+        "state",
+    )
     return Table(header, rows)
 
 
@@ -131,7 +139,7 @@ def tensors_table(report: Mapping[str, Any]) -> Table:
         )
         for t in report["tensors"]
     ]
-    header = ("tensor", "shape", "weights gone", "sparsity", "", "may be pruned", "reason")
+    header = ("tensor", "shape", "weights gone", "sparsity", "state", "may be pruned", "reason")
     return Table(header, rows)
 
 
