@@ -66,6 +66,6 @@ def layer(name: str, size: Size, config: SS2DConfig) -> Contest:
         peer(partial(cross_scan.channels_last, scan=selective_scan_reference)),
         (x, *weights.values()),
         (x[:, :7, :9].detach().requires_grad_(), *weights.values()),
-        4 * size.b * size.y * size.x * config.d_inner(size.d) * config.d_state,
+        4 * size.b * size.y * size.x * config.inner(size.d) * config.d_state,
         TOLERANCE,
     )

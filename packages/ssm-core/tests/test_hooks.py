@@ -97,6 +97,21 @@ def test_hook_ssm_eval_end(counter):
     assert counter.seen.count("eval_end") == 3
 
 
+def test_hook_ssm_epoch_end(counter):
+    assert counter.seen.count("epoch_end") == 3
+    assert counter.seen.index("epoch_end") < counter.seen.index("eval_end")
+
+
+def test_hook_ssm_steps_done(host, tmp_path, toy):
+    base = read_yaml(host.get("recipes", "points-net").path)
+    words = ["--count", "counter", "--count.again", "8"]
+    run = fit(host, resolve(host, "points-net", base, arguments=words), tmp_path, resume=False)
+    counter = toy.Counter.instances[-1]
+    assert counter.seen.count("steps_done") == 2
+    assert (run.level, run.steps_before, run.step) == (1, 10, 18)
+    assert counter.steps == 28
+
+
 def test_hook_ssm_should_stop(host, tmp_path):
     base = read_yaml(host.get("recipes", "points-net").path)
     words = ["--count", "counter", "--count.start", "990"]

@@ -15,6 +15,7 @@ HOOKS = [n for n, f in inspect.getmembers(hookspecs, inspect.isfunction) if n.st
 
 def test_the_hooks_of_this_version() -> None:
     assert HOOKS == [
+        "ssm_prune_adapter",
         "ssm_prune_check",
         "ssm_prune_masks_changed",
         "ssm_prune_methods",

@@ -12,9 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from ssm_core.errors import CheckpointError
+from ssm_core.official.tensors import Tensors
 from ssm_vision import checkpoints
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
+
+
+def read(source: str | Path) -> Tensors:
+    return checkpoints.read_file(checkpoints.locate(source))
 
 
 def check(read: dict[str, torch.Tensor]) -> None:
@@ -34,31 +39,31 @@ def test_files_of_training_scripts(
     named = {wrapper + name: value for name, value in WEIGHTS.items()}
     beside = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {}}}
     torch.save({container: named, **beside} if container else named, tmp_path / f"w{suffix}")
-    check(checkpoints.read(tmp_path / f"w{suffix}"))
+    check(read(tmp_path / f"w{suffix}"))
 
 
 def test_the_model_itself_comes_before_its_average(tmp_path: Path) -> None:
     average = {name: value + 1 for name, value in WEIGHTS.items()}
     torch.save({"model_ema": average, "model": WEIGHTS}, tmp_path / "w.pth")
-    check(checkpoints.read(str(tmp_path / "w.pth")))
+    check(read(str(tmp_path / "w.pth")))
 
 
 def test_safetensors_and_run_folders(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "model.safetensors")
-    check(checkpoints.read(tmp_path / "model.safetensors"))
-    check(checkpoints.read(tmp_path))
+    check(read(tmp_path / "model.safetensors"))
+    check(read(tmp_path))
     with pytest.raises(CheckpointError, match=r"no model.safetensors in this folder"):
-        checkpoints.read(tmp_path.parent)
+        read(tmp_path.parent)
 
 
 def test_a_trained_run(run: Path) -> None:
-    assert "head.weight" in checkpoints.read(run)
+    assert "head.weight" in read(run)
 
 
 def test_code_is_never_run(tmp_path: Path) -> None:
     torch.save({"model": WEIGHTS, "config": fractions.Fraction(1, 3)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.read(tmp_path / "w.pth")
+        read(tmp_path / "w.pth")
     assert "holds a fractions.Fraction beside the weights" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -67,26 +72,26 @@ def test_code_is_never_run(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x02no weights at all")
     with pytest.raises(CheckpointError, match=f"{name}: damaged") as caught:
-        checkpoints.read(tmp_path / name)
+        read(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_state_dict(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"w\.pth: epoch is a int, expected a tensor"):
-        checkpoints.read(tmp_path / "w.pth")
+        read(tmp_path / "w.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match=r"list\.pth: the state dict is a list"):
-        checkpoints.read(tmp_path / "list.pth")
+        read(tmp_path / "list.pth")
     (tmp_path / "w.ckpt").touch()
     with pytest.raises(CheckpointError, match=r"w\.ckpt: expected a file that ends in"):
-        checkpoints.read(tmp_path / "w.ckpt")
+        read(tmp_path / "w.ckpt")
 
 
 @pytest.mark.parametrize("source", ["absent.pth", "folder/absent.pth", "a/b/c.pth", "absent"])
 def test_nothing_there(source: str) -> None:
     with pytest.raises(CheckpointError, match=f"{source}: no such file or folder, and no id of"):
-        checkpoints.read(source)
+        read(source)
 
 
 class Hub:
@@ -122,18 +127,18 @@ def test_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, names: list[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path, *names))
-    check(checkpoints.read(source))
+    check(read(source))
 
 
 def test_the_hub_cannot_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path, "a.pth", "b.pth"))
     with pytest.raises(CheckpointError, match=r"pass org/some.model-1:FILE with one of a.pth, b"):
-        checkpoints.read("org/some.model-1")
+        read("org/some.model-1")
     with pytest.raises(CheckpointError, match=r"cannot be had .*: RuntimeError: 404 Client Error$"):
-        checkpoints.read("org/some.model-1:c.pth")
+        read("org/some.model-1:c.pth")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match="needs `pip install huggingface_hub`"):
-        checkpoints.read("org/some.model-1")
+        read("org/some.model-1")
 
 
 def test_a_model_without_a_head_and_positions(tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ Sources: Gu & Dao 2023, arXiv:2312.00752, section 3.4; Xiong et al. 2020, arXiv:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.layers.checks import int_from, probability
+from ssm_core.errors import ConfigError
+from ssm_core.layers.checks import int_from, positive_int, probability
 from ssm_core.layers.protocol import LayerState, SequenceLayer
 from ssm_core.norm import NormName, at_least_float32, make_norm
 from ssm_core.shapes import Activations, Offsets
@@ -22,6 +26,16 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(d_model, hidden)
         self.fc2 = nn.Linear(hidden, d_model)
+
+    def resized(self, sizes: Mapping[str, Any]) -> MLP:
+        """Return a new, untrained MLP with `sizes` = {"hidden": hidden channels}.
+
+        Raises:
+            ConfigError: other sizes.
+        """
+        if set(sizes) != {"hidden"}:
+            raise ConfigError(f"MLP: sizes are {dict(sizes)}, expected 'hidden' alone")
+        return MLP(self.fc1.in_features, positive_int("MLP", "hidden", sizes["hidden"]))
 
     def forward(self, x: Activations) -> Activations:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -53,7 +67,13 @@ class Block(SequenceLayer):
 
     The residual stream is float32 (or float64) whatever the type of x, of the weights or of
     autocast; the norm hands the mixer the type of its weights. The state is the mixer's.
+
+    Attributes:
+        branches: names of the parts that add to the residual stream; without them the block is the
+            identity.
     """
+
+    branches = ("mixer", "mlp")
 
     def __init__(
         self,

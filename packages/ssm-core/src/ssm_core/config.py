@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.errors import ConfigError
+from ssm_core.keys import check_keys
 
 T = TypeVar("T")
 
@@ -34,14 +34,6 @@ def make_config(cls: type[T], options: Mapping[str, Any], where: str) -> T:
         raise ConfigError(parse_message(error).replace('"it.', f'"{where}.')) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {one_line(error)}") from error
-
-
-def check_keys(cls: type, options: Mapping[str, Any], where: str) -> None:
-    """Raise `UnknownNameError` for the first key that the dataclass `cls` does not have."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in options:
-        if key not in fields:
-            raise UnknownNameError.of("key", f"{where}.{key}", [f"{where}.{f}" for f in fields])
 
 
 def one_line(error: BaseException) -> str:

@@ -102,6 +102,16 @@ def ssm_step_end(run: Run, metrics: dict[str, float]) -> None:
 
 
 @hookspec
+def ssm_epoch_end(run: Run) -> None:
+    """All batches of an epoch are done (`run.epoch` counts it); evaluation comes next."""
+
+
+@hookspec(firstresult=True)
+def ssm_steps_done(run: Run) -> bool | None:
+    """All steps are done and evaluated. True: go on, after `run.train_on` began another level."""
+
+
+@hookspec
 def ssm_eval_end(run: Run, metrics: dict[str, float]) -> None:
     """An evaluation is complete. Values put into `metrics` are logged."""
 

@@ -55,18 +55,24 @@ class GatedRMSNorm(nn.Module):
     """v / sqrt(mean(v^2) + eps) * weight with v = y silu(z): the last norm inside Mamba-2.
 
     The mean is that of a group of d / groups neighbouring channels. With `norm_before_gate` v is y
-    alone, and silu(z) multiplies the result.
+    alone, and silu(z) multiplies the result. With `width` the mean is taken as if there were so
+    many channels, the missing ones zero: what is left of a norm when whole heads are removed.
 
     Source: Dao & Gu 2024, arXiv:2405.21060, section 7.
     """
 
     def __init__(
-        self, d_model: int, groups: int = 1, norm_before_gate: bool = False, eps: float = 1e-5
+        self,
+        d_model: int,
+        groups: int = 1,
+        norm_before_gate: bool = False,
+        eps: float = 1e-5,
+        width: int | None = None,
     ) -> None:
         """Make the norm of `d_model` channels.
 
         Raises:
-            ConfigError: `groups` does not divide `d_model`.
+            ConfigError: `groups` does not divide `d_model`, or `width` is smaller.
         """
         super().__init__()
         self.weight = nn.Parameter(torch.ones(positive_int("GatedRMSNorm", "d_model", d_model)))
@@ -77,12 +83,15 @@ class GatedRMSNorm(nn.Module):
         self.groups = groups
         self.norm_before_gate = norm_before_gate
         self.eps = eps
+        self.excess = _excess("GatedRMSNorm", d_model, width)
 
     def forward(self, y: Inner, z: Inner) -> Inner:
         """Normalise y (..., d) and gate it by z (..., d); the result has the type of `weight`."""
         y, gate = at_least_float32(y), F.silu(at_least_float32(z))
         y = y * _SMALLER if self.norm_before_gate else y * (gate * _SMALLER)
         weight, eps = self.weight.to(y.dtype), self.eps * _SMALLER**2
+        if self.excess != 1.0:  # the mean over d of what PyTorch takes the mean of is too large
+            weight, eps = weight * self.excess**0.5, eps * self.excess
         if self.groups == 1:
             y = F.rms_norm(y, weight.shape, weight, eps)
         else:
@@ -98,22 +107,50 @@ class GatedRMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis."""
+    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis.
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+    With `width` mean and variance are those of so many channels, the missing ones zero: what is
+    left of a norm when channels are removed.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5, width: int | None = None) -> None:
+        """Make the norm of `d_model` channels.
+
+        Raises:
+            ConfigError: `width` is smaller.
+        """
         super().__init__()
         self.weight = nn.Parameter(torch.ones(positive_int("LayerNorm", "d_model", d_model)))
         self.bias = nn.Parameter(torch.zeros(d_model))
         self.eps = eps
+        self.excess = _excess("LayerNorm", d_model, width)
 
     def forward(self, x: Activations) -> Activations:
         """Normalise x (..., d); the result has the type of `weight`."""
         x = at_least_float32(x)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if self.excess != 1.0:
+            return (self._among_zeros(x) * weight + bias).to(self.weight.dtype)
         return F.layer_norm(x, weight.shape, weight, bias, self.eps).to(self.weight.dtype)
+
+    def _among_zeros(self, x: Tensor) -> Tensor:
+        """Normalise x (..., d) as if it had (excess - 1) d more channels, all zero."""
+        mean = x.mean(dim=-1, keepdim=True) / self.excess
+        centred = x - mean
+        squares = centred.square().mean(dim=-1, keepdim=True) + (self.excess - 1) * mean.square()
+        return centred * torch.rsqrt(squares / self.excess + self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def _excess(owner: str, d_model: int, width: int | None) -> float:
+    """Channels that a norm counts per channel that it has, 1 or more."""
+    if width is None:
+        return 1.0
+    if positive_int(owner, "width", width) < d_model:
+        raise ConfigError(f"{owner}: width is {width}, expected at least d_model = {d_model}")
+    return width / d_model
 
 
 def make_norm(name: NormName, d_model: int) -> RMSNorm | LayerNorm:

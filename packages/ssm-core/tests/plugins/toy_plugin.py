@@ -24,6 +24,7 @@ from ssm_core import (
 )
 from ssm_core.errors import ConfigError
 from ssm_core.specs import BrokenPlugin
+from ssm_core.train.recorder import loader_state
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,11 @@ class CounterConfig:
 
     Args:
         start: first number.
+        again: begin one more level at this step, once all steps are done.
     """
 
     start: int = 0
+    again: int | None = None
 
 
 class Counter:
@@ -123,7 +126,8 @@ class Counter:
     instances: list[Counter] = []  # noqa: RUF012
 
     def __init__(self, config: CounterConfig) -> None:
-        self.steps = config.start
+        self.steps, self.again = config.start, config.again
+        self.kept = None
         self.seen: list[str] = []
         Counter.instances.append(self)
 
@@ -144,7 +148,21 @@ class Counter:
     def ssm_step_end(self, run, metrics):
         self.seen.append("step_end")
         self.steps += 1
+        if run.step == self.again and run.level == 0:
+            self.kept = loader_state(run)
         metrics["counter/steps"] = float(self.steps)
+
+    @hookimpl
+    def ssm_epoch_end(self, run):
+        self.seen.append("epoch_end")
+
+    @hookimpl
+    def ssm_steps_done(self, run):
+        self.seen.append("steps_done")
+        if self.again is None or run.level:
+            return None
+        run.train_on(self.again, self.kept)
+        return True
 
     @hookimpl
     def ssm_eval_end(self, run, metrics):

@@ -14,6 +14,7 @@ from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
 from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, target_count
+from ssm_prune.unit_masks import UnitMasks
 
 
 class PruneContext:
@@ -21,6 +22,9 @@ class PruneContext:
 
     Attributes:
         step: optimizer steps completed.
+        epoch: epochs completed.
+        level: how often the run was rewound.
+        units: the units that are pruned; None: single weights are.
         schedule: begin, end, every, and the ramp.
         limits: parameter name -> how many of its weights may be removed at most.
         rng: CPU generator of this method, seeded by the run and saved with it.
@@ -33,8 +37,10 @@ class PruneContext:
         store: MaskStore,
         limits: Mapping[str, int],
         parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]],
+        units: UnitMasks | None = None,
     ) -> None:
-        self.step = 0
+        self.step = self.epoch = self.level = 0
+        self.units = units
         self.schedule = schedule
         self.limits = dict(limits)
         self.rng = torch.Generator()
@@ -54,7 +60,10 @@ class PruneContext:
         return self.schedule.target(self.step)
 
     def prunable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name, parameter) of everything that the policy lets be pruned, fresh at each call."""
+        """(name, parameter) of everything that needs scores, fresh at each call.
+
+        That is what the policy lets be pruned, or with units what says how much they matter.
+        """
         return self._parameters()
 
     def mask(self, name: str) -> Tensor:
@@ -69,15 +78,19 @@ class PruneContext:
         """Propose to remove the lowest-scored weights, exactly as many as the sparsity says.
 
         Weights that are removed already stay so and count. `--prune.scope` decides whether tensors
-        are ranked together, and the policy's caps hold.
+        are ranked together, and the policy's caps hold. With units, those of the lowest mean score
+        go, as near to the sparsity as the numbers that a block may keep allow.
 
         Args:
             scores: a score per weight for every prunable parameter; the lowest go first.
-            sparsity: fraction of all prunable weights; None: `target`.
+            sparsity: fraction of all prunable weights, or units; None: `target`.
         Raises:
             ProposalError: scores are missing, NaN or of the wrong shape.
         """
         wanted = self.target if sparsity is None else sparsity
+        if self.units is not None:
+            checked = {name: _checked(name, p.shape, scores) for name, p in self.prunable()}
+            return Proposal(units=self.units.choose(checked, wanted, self._options.scope))
         ranked = {name: self._with_removed_first(name, scores) for name in self._store.shapes}
         try:
             return Proposal(self._keep(ranked, wanted))
@@ -94,11 +107,15 @@ class PruneContext:
         return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
 
     def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:
-        shape = self._store.shapes[name]
-        if name not in scores or scores[name].shape != shape:
-            got = tuple(scores[name].shape) if name in scores else "nothing"
-            raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
-        score = scores[name].detach()
-        if not score.is_floating_point():
-            score = score.float()
+        score = _checked(name, self._store.shapes[name], scores)
         return score.masked_fill(~self._store.mask(name).to(score.device), -torch.inf)
+
+
+def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tensor:
+    if name not in scores or scores[name].shape != shape:
+        got = tuple(scores[name].shape) if name in scores else "nothing"
+        raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
+    score = scores[name].detach()
+    if bool(score.isnan().any()):
+        raise ProposalError(f"the scores of {name} hold NaN, expected numbers")
+    return score if score.is_floating_point() else score.float()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,10 +25,12 @@ from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import decide
-from ssm_prune.pruner import MasksChanged, Proposal
+from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
+from ssm_prune.removal import Removal, remove_units, shrink_optimizer
 from ssm_prune.schedules import make_schedule
 from ssm_prune.select import target_count
 from ssm_prune.steps import RunLength
+from ssm_prune.unit_masks import UnitMasks, check_units
 
 #: how far below the requested sparsity a finished run may end
 TOLERANCE = 0.01
@@ -38,18 +40,34 @@ class Controller:
     """One method at work on one model.
 
     Attributes:
-        verdicts: parameter name -> whether it may be pruned, and why (not).
-        store: the masks.
+        verdicts: parameter name -> whether single weights of it may be pruned, and why (not).
+        store: the masks of the parameters.
+        units: the masks of the units; None where single weights are pruned.
+        removals: what was taken out of the model, in order: step, number of units and sizes.
         history: what each mask update did.
         vetoes: proposals that `ssm_prune_check` stopped.
     """
 
-    def __init__(self, method: Method, options: PruneOptions, plugins: PrunePlugins) -> None:
+    def __init__(
+        self,
+        method: Method,
+        options: PruneOptions,
+        plugins: PrunePlugins,
+        on_removal: Callable[[Removal], None] | None = None,
+    ) -> None:
+        """Make the controller of one run.
+
+        Args:
+            on_removal: called after units were taken out of the model and the optimizer, for what
+                else holds its tensors.
+        """
+        self._on_removal = on_removal
         self.method = method
         self.options = options
         self.plugins = plugins
         self.history: list[dict[str, Any]] = []
         self.vetoes: list[dict[str, Any]] = []
+        self.removals: list[dict[str, Any]] = []
 
     @torch.no_grad()
     def start(
@@ -62,20 +80,30 @@ class Controller:
             PruneError: the policy leaves too few weights for the requested sparsity.
         """
         self.model, self.optimizer = model, optimizer
-        self.verdicts = decide(model, self.plugins.hook.ssm_prune_policy, self.options.allow_unsafe)
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
-        self.store = MaskStore({name: p.shape for name, p in self.parameters()})
-        limits = {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
-        self._check_reachable(limits)
-        self.ctx = PruneContext(self.options, self.schedule, self.store, limits, self.parameters)
+        self._make_masks()
+        limits = self._limits()
+        self.ctx = PruneContext(
+            self.options, self.schedule, self.store, limits, self.prunable, self.units
+        )
         self.ctx.rng.manual_seed(_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name, parameter) of everything that may be pruned."""
+        """(name, parameter) of everything that may have zeros under a mask."""
         for name, parameter in self.model.named_parameters():
-            if self.verdicts[name].allow:
+            if name in self.store.shapes:
+                yield name, parameter
+
+    def prunable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of everything that a method has to score."""
+        if self.units is None:
+            yield from self.parameters()
+            return
+        scored = self.units.scored_parameters()
+        for name, parameter in self.model.named_parameters():
+            if name in scored:
                 yield name, parameter
 
     @torch.no_grad()
@@ -86,7 +114,8 @@ class Controller:
             step: optimizer steps completed, the coming one not counted.
         """
         self.ctx.step = step
-        self.pruner.before_optimizer_step(self.ctx)
+        if not self.removals:
+            self.pruner.before_optimizer_step(self.ctx)
         self.store.zero_gradients(self.parameters())
 
     @torch.no_grad()
@@ -102,21 +131,101 @@ class Controller:
         """
         self.ctx.step = step
         self.ctx.logged = {}
-        try:
-            proposal = self.pruner.after_optimizer_step(self.ctx)
-            if proposal is not None:
-                self._commit(proposal)
-        except ProposalError as error:
-            raise ProposalError(
-                f"pruning method {self.method.spec.name!r} of {self.method.provider}, step "
-                f"{step}: {error}"
-            ) from error
+        if not self.removals:
+            proposal = self._asked(self.pruner.after_optimizer_step)
+            if isinstance(proposal, Proposal):
+                self._carry_out(proposal)
+            if self.options.remove and step >= self.schedule.end:
+                self.materialise()
         self.store.enforce(self.parameters(), self.optimizer)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
+    @torch.no_grad()
+    def epoch_end(self, epoch: int) -> None:
+        """Let the method change masks, or take units out, at the end of an epoch.
+
+        Args:
+            epoch: epochs completed, this one counted.
+        """
+        self.ctx.epoch = epoch
+        if self.removals:
+            return
+        answer = self._asked(self.pruner.on_epoch_end)
+        if isinstance(answer, Proposal):
+            self._carry_out(answer)
+            self.store.enforce(self.parameters(), self.optimizer)
+        elif isinstance(answer, Materialise):
+            self.materialise()
+
+    @torch.no_grad()
+    def steps_done(self) -> Rewind | None:
+        """Ask the method whether the run is to go on from an earlier step."""
+        return None if self.removals else self._asked(self.pruner.on_steps_done)
+
+    @torch.no_grad()
+    def materialise(self) -> Removal:
+        """Take the masked units out of the model and of the optimizer; the method rests then.
+
+        Raises:
+            PruneError: single weights are pruned.
+        """
+        if self.units is None:
+            raise PruneError(
+                f"method {self.method.spec.name!r} wants masked weights taken out of the model, "
+                "expected whole units: add --prune.units channels (states, heads, blocks)"
+            )
+        before = dict(self.model.named_parameters())
+        left, total = self.units.total - self.units.removed, self.units.total
+        removal = remove_units(self.model, self.units.groups, self.units.keep)
+        shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
+        self.removals.append(
+            {"step": self.ctx.step, "left": left, "of": total, "sizes": removal.sizes}
+        )
+        self._make_masks()
+        if self._on_removal is not None:
+            self._on_removal(removal)
+        return removal
+
+    def _asked(self, question: Callable[[PruneContext], Any]) -> Any:
+        """The method's answer; what it does wrong is reported with its name and the step."""
+        try:
+            return question(self.ctx)
+        except ProposalError as error:
+            raise self._named(error) from error
+
+    def _carry_out(self, proposal: Proposal) -> None:
+        try:
+            self._commit(proposal)
+        except ProposalError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: ProposalError) -> ProposalError:
+        return ProposalError(
+            f"pruning method {self.method.spec.name!r} of {self.method.provider}, step "
+            f"{self.ctx.step}: {error}"
+        )
+
+    def _make_masks(self) -> None:
+        kind, ask = self.options.units, self.plugins.hook.ssm_prune_adapter
+        self.verdicts = decide(
+            self.model, self.plugins.hook.ssm_prune_policy, self.options.allow_unsafe
+        )
+        self.units = None if kind == "weights" else UnitMasks(self.model, kind, ask)
+        if self.units is None:
+            names = {name for name, verdict in self.verdicts.items() if verdict.allow}
+        else:
+            names = self.units.masked_parameters()
+        shapes = {name: p.shape for name, p in self.model.named_parameters() if name in names}
+        self.store = MaskStore(shapes)
+
     @property
     def achieved(self) -> float:
-        """Fraction of the prunable weights that is removed."""
+        """Fraction of the prunable weights, or units, that is removed."""
+        if self.removals:
+            last = self.removals[-1]
+            return 1 - last["left"] / last["of"]
+        if self.units is not None:
+            return self.units.removed / max(1, self.units.total)
         return self.store.total_pruned / max(1, self.store.total)
 
     def check_reached(self, step: int) -> None:
@@ -125,7 +234,12 @@ class Controller:
         Raises:
             NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
         """
-        if step < self.schedule.end or self.achieved >= self.options.sparsity - TOLERANCE:
+        slack = TOLERANCE
+        if self.units is not None and self.units.total:
+            slack += self.units.rounding / self.units.total
+        elif self.removals:
+            slack = 1.0  # checked when they were taken out
+        if step < self.schedule.end or self.achieved >= self.options.sparsity - slack:
             return
         blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
         raise NotPrunedError(
@@ -145,7 +259,9 @@ class Controller:
             "method": self.method.spec.name,
             "provider": self.method.provider,
             "settings": self._settings(),
-            "masks": self.store.state_dict(),
+            "masks": self.store.state_dict() if self.units is None else {},
+            "units": {} if self.units is None else self.units.state_dict(),
+            "removals": self.removals,
             "pruner": self.pruner.state_dict(),
             "rng": self.ctx.rng.get_state(),
             "history": self.history,
@@ -160,6 +276,10 @@ class Controller:
         """
         self._check_same(state)
         self.store.load_state_dict(state["masks"])
+        self.removals = list(state["removals"])
+        if self.units is not None:
+            self.units.load_state_dict(state["units"])
+            self.store.replace(self.units.parameter_masks({}))
         self.pruner.load_state_dict(state["pruner"])
         self.ctx.rng.set_state(state["rng"])
         self.history = list(state["history"])
@@ -168,12 +288,17 @@ class Controller:
     def _commit(self, proposal: Proposal) -> None:
         for name, mask in proposal.masks.items():
             self._check_mask(name, mask)
+        for name, keep in proposal.units.items():
+            self._check_unit(name, keep)
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
         problems = [problem.message for answer in asked for problem in answer]
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
             return
         self.store.replace(proposal.masks)
+        if self.units is not None:
+            self.units.keep |= proposal.units
+            self.store.replace(self.units.parameter_masks({}))
         event = MasksChanged(
             self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
         )
@@ -183,7 +308,20 @@ class Controller:
         self.history.append(entry)
         self.plugins.hook.ssm_prune_masks_changed(event=event)
 
+    def _check_unit(self, name: str, keep: Tensor) -> None:
+        if self.units is None or name not in self.units.groups:
+            known = "weights are pruned" if self.units is None else f"no {self.units.kind} in it"
+            raise ProposalError(f"proposed units of {name!r}, but {known}")
+        problem = check_units(self.units.groups[name], name, keep)
+        if problem is not None:
+            raise ProposalError(problem)
+
     def _check_mask(self, name: str, mask: Tensor) -> None:
+        if self.units is not None:
+            raise ProposalError(
+                f"proposed a mask of single weights for {name}, expected units: prune.units is "
+                f"{self.units.kind}"
+            )
         if name not in self.verdicts:
             raise ProposalError(f"proposed a mask for {name!r}, but there is no such parameter")
         if name not in self.store.shapes:
@@ -199,6 +337,24 @@ class Controller:
             raise ProposalError(
                 f"the mask of {name} removes {removed} of {mask.numel()} weights, expected at most "
                 f"{self.ctx.limits[name]}: {self.verdicts[name].reason}"
+            )
+
+    def _limits(self) -> dict[str, int]:
+        """How many weights each parameter may lose; checked against what is asked for."""
+        if self.units is not None:
+            self._check_units()
+            return {}
+        limits = {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
+        self._check_reachable(limits)
+        return limits
+
+    def _check_units(self) -> None:
+        assert self.units is not None
+        if self.options.sparsity and not self.units.groups and not self.removals:
+            raise PruneError(
+                f"the model has no {self.units.kind} that could be pruned: choose another "
+                "--prune.units (weights, channels, states, heads, blocks), or install an adapter "
+                "for its blocks"
             )
 
     def _check_reachable(self, limits: Mapping[str, int]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssm_prune.policy import Verdict
     from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal
     from ssm_prune.report_section import Section
+    from ssm_prune.units import BlockAdapter
 
 PROJECT = "ssm_prune"
 ENTRY_POINT_GROUP = "ssm_prune.plugins"
@@ -44,6 +45,15 @@ def ssm_prune_policy(
     """Say whether a parameter may be pruned; None leaves it to the others, the host answers last.
 
     Not asked about what may never be zeroed (state matrices, D, step sizes, norms, biases).
+    """
+
+
+@hookspec(firstresult=True)
+def ssm_prune_adapter(module: nn.Module, fqn: str, model: nn.Module) -> BlockAdapter | None:
+    """Say which tensors of a module belong to its channels, states or heads; None: not mine.
+
+    Args:
+        fqn: full name of the module in the model.
     """
 
 

@@ -10,6 +10,7 @@ from ssm_core.errors import CheckpointError
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
+from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
 from ssm_prune.report_run import report_quietly
 from ssm_prune.steps import RunLength
@@ -28,8 +29,8 @@ class PruneExtension:
     """
 
     def __init__(self, method: Method, options: PruneOptions, plugins: PrunePlugins) -> None:
-        self.controller = Controller(method, options, plugins)
-        self._started = False
+        self.controller = Controller(method, options, plugins, self._follow)
+        self._run: Run | None = None
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
@@ -37,7 +38,7 @@ class PruneExtension:
         # Fabric wraps the optimizer; the wrapper's `state` goes stale when a checkpoint is loaded
         optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
         self.controller.start(run.module, optimizer, length, run.config.trainer.seed)
-        self._started = True
+        self._run = run
 
     @hookimpl(trylast=True)
     def ssm_backward_end(self, run: Run) -> None:
@@ -46,6 +47,10 @@ class PruneExtension:
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
         metrics.update(self.controller.after_optimizer_step(run.step))
+
+    @hookimpl(trylast=True)
+    def ssm_epoch_end(self, run: Run) -> None:
+        self.controller.epoch_end(run.epoch)
 
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:
@@ -62,7 +67,7 @@ class PruneExtension:
 
     @hookimpl
     def ssm_run_end(self, run: Run, error: BaseException | None) -> None:
-        if not self._started:
+        if self._run is None:
             return
         if run.fabric.is_global_zero:
             write_report(self.controller, run.folder / "prune_report.json", run.step)
@@ -70,3 +75,15 @@ class PruneExtension:
                 report_quietly(run.folder)
         if error is None:
             self.controller.check_reached(run.step)
+
+    def _follow(self, removal: Removal) -> None:
+        """Let all that holds tensors of the model know that it is smaller now."""
+        run = self._run
+        assert run is not None
+        if run.ema is not None:
+            run.ema.values = {
+                name: removal.cut(removal.old_names[name], run.ema.values[removal.old_names[name]])
+                for name, _ in run.module.named_parameters()
+            }
+        if run.fabric.world_size > 1:  # its wrapper holds the old parameters
+            run.model = run.fabric.setup_module(run.module)

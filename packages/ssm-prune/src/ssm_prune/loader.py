@@ -21,6 +21,7 @@ import pluggy
 from ssm_core.errors import DuplicateNameError, PluginLoadError
 from ssm_core.specs import BrokenPlugin
 from ssm_prune import builtin, hookspecs
+from ssm_prune.adapters import ADAPTERS
 from ssm_prune.pruner import MethodSpec
 from ssm_prune.schedules import Ramp
 
@@ -60,7 +61,8 @@ class PrunePlugins:
         self.methods: dict[str, list[Method]] = {}
         self.ramps: dict[str, Ramp] = {}
         self._ramp_providers: dict[str, str] = {}
-        self.register(builtin, OWN_DISTRIBUTION)
+        for own in (builtin, *ADAPTERS):
+            self.register(own, OWN_DISTRIBUTION)
         if load_entry_points:
             self._load_entry_points()
 

@@ -15,7 +15,11 @@ class PruneOptions:
     Times are `75%` of the run, `100it` (steps), `2ep` (epochs) or a plain number of steps.
 
     Args:
-        sparsity: fraction of the prunable weights that is removed in the end.
+        sparsity: fraction of the prunable weights, or units, that is removed in the end.
+        units: prune single weights, or whole channels, states, heads or blocks, which can be taken
+            out of the model.
+        remove: with units, take what is masked out of the model at `end` and train on with an
+            ordinary smaller one; otherwise it stays masked, and `ssm-prune export` can do it.
         begin: time at which the ramp leaves zero.
         end: time of the last mask update, which lands exactly on `sparsity`.
         every: time between mask updates; null: 100 steps, or a twentieth of the ramp if that is
@@ -29,6 +33,8 @@ class PruneOptions:
     """
 
     sparsity: float = 0.8
+    units: Literal["weights", "channels", "states", "heads", "blocks"] = "weights"
+    remove: bool = False
     begin: int | str = "5%"
     end: int | str = "75%"
     every: int | str | None = None
@@ -40,4 +46,9 @@ class PruneOptions:
         if not 0 <= self.sparsity < 1:
             raise ConfigError(
                 f"prune.sparsity is {self.sparsity!r}, expected a fraction from 0 to below 1"
+            )
+        if self.remove and self.units == "weights":
+            raise ConfigError(
+                "prune.remove is True with prune.units weights, expected units channels, states, "
+                "heads or blocks: single weights cannot be taken out of a tensor"
             )

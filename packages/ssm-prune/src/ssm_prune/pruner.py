@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,9 +19,36 @@ API_VERSION = 1
 
 @dataclass(frozen=True)
 class Proposal:
-    """New masks a method wants, by parameter name; True keeps. Parameters left out stay as is."""
+    """New masks that a method wants; True keeps, and what is left out stays as it is.
 
-    masks: Mapping[str, Tensor]
+    Attributes:
+        masks: name of the parameter -> mask of its shape. Empty when whole units are pruned.
+        units: name of the module -> mask of its units (`--prune.units`), (units,) bool.
+    """
+
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    units: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Materialise:
+    """Take the masked units out of the model now; training goes on with what is left.
+
+    The method has done its part then: it is not asked again.
+    """
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Train another level, from the weights that the run had after `step` steps.
+
+    Attributes:
+        step: one that `Pruner.rewind_points` named, so that the host kept the weights.
+        proposal: masks to begin the level with.
+    """
+
+    step: int
+    proposal: Proposal
 
 
 @dataclass(frozen=True)
@@ -69,6 +96,18 @@ class Pruner:
 
     def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
         """Propose new masks, usually when `ctx.due`; None leaves them."""
+        return None
+
+    def on_epoch_end(self, ctx: PruneContext) -> Proposal | Materialise | None:
+        """All batches of an epoch are done (`ctx.epoch` counts it); it is evaluated next."""
+        return None
+
+    def rewind_points(self, ctx: PruneContext) -> Collection[int]:
+        """Steps after which the host is to keep the weights for `Rewind`; asked after `setup`."""
+        return ()
+
+    def on_steps_done(self, ctx: PruneContext) -> Rewind | None:
+        """All steps are done and evaluated; None ends the run."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from ssm_core.errors import CheckpointError
 from ssm_core.official.tensors import Tensors, collect, listed
+from ssm_core.sizes import Sizes, sizes_in
 from ssm_vision.official.containers import model_in
 from ssm_vision.official.names import as_ours
 from ssm_vision.official.strict import load_strictly
@@ -31,14 +32,14 @@ HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>.+))?")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def read(source: str | Path) -> Tensors:
-    """Read the tensors of a checkpoint by name; they arrive on the CPU.
+def locate(source: str | Path) -> Path:
+    """Find the file of a checkpoint, fetching it if need be.
 
     Args:
         source: a .safetensors, .pth, .pt or .bin file; a run folder of ours; or "org/name" and
             "org/name:file" on the Hugging Face hub. What exists on the disk comes first.
     Raises:
-        CheckpointError: nothing is there, it is damaged, or reading it would run code.
+        CheckpointError: nothing is there.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -47,20 +48,31 @@ def read(source: str | Path) -> Tensors:
                 f"{path}: no model.safetensors in this folder, expected a file or the folder of a "
                 "finished run"
             )
-        return read_file(path / "model.safetensors")
+        return path / "model.safetensors"
     if path.is_file():
-        return read_file(path)
+        return path
     on_hub = HUB_ID.fullmatch(str(source))
     if on_hub is None or (path.name.endswith(SUFFIXES) and not on_hub["file"]):
         raise CheckpointError(
             f"{source}: no such file or folder, and no id of the Hugging Face hub (org/name or "
             "org/name:file)"
         )
-    return read_file(download(on_hub["repository"], on_hub["file"]))
+    return download(on_hub["repository"], on_hub["file"])
+
+
+def sizes_of(path: Path) -> list[Sizes]:
+    """What was done to the sizes of the model in one file; nothing, if we did not write it."""
+    from ssm_core.train.checkpoint import load_weights
+
+    return sizes_in(load_weights(path)[1], path) if path.suffix == ".safetensors" else []
 
 
 def read_file(path: Path) -> Tensors:
-    """Read one file, whatever training script wrote it."""
+    """Read the tensors of one file by name, whatever script wrote it; they arrive on the CPU.
+
+    Raises:
+        CheckpointError: it is damaged, or reading it would run code.
+    """
     if not path.name.endswith(SUFFIXES):
         raise CheckpointError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".safetensors":

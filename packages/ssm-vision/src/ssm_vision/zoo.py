@@ -13,6 +13,7 @@ from torch import nn
 
 from ssm_core import DataInfo, make_config
 from ssm_core.errors import CheckpointError, ConfigError, UnknownNameError
+from ssm_core.sizes import replay_sizes
 from ssm_vision import checkpoints, presets
 from ssm_vision.classifier import PatchClassifier
 from ssm_vision.models.preset import Preset
@@ -91,7 +92,9 @@ def create_model(
         return _packaged(name)
     model = preset.build(configured(name, preset.config, overrides), info)
     if checkpoint is not None:
-        checkpoints.fill(name, model, checkpoints.read(checkpoint), resized)
+        file = checkpoints.locate(checkpoint)
+        replay_sizes(model, checkpoints.sizes_of(file))
+        checkpoints.fill(name, model, checkpoints.read_file(file), resized)
         model.eval()
     if num_classes == 0:
         _without_head(name, model)

@@ -38,6 +38,7 @@ class MambaConfig(StepSizeConfig):
         d_state: n, states per channel.
         d_conv: k, width of the causal convolution.
         expand: E / d, width inside the mixer.
+        d_inner: E itself, for mixers that lost channels; None means expand * d.
         dt_rank: R, rank of the step-size projection; "auto" means ceil(d / 16).
         dt_min, dt_max: range of the initial step sizes (log-uniform), unit: steps.
         dt_init_floor: lower bound of the initial step sizes.
@@ -51,6 +52,7 @@ class MambaConfig(StepSizeConfig):
     d_state: int = 16
     d_conv: int = 4
     expand: int = 2
+    d_inner: int | None = None
     dt_rank: int | Literal["auto"] = "auto"
     bias: bool = False
     conv_bias: bool = True
@@ -59,6 +61,8 @@ class MambaConfig(StepSizeConfig):
         owner = type(self).__name__
         for name in ("d_state", "d_conv", "expand"):
             positive_int(owner, name, getattr(self, name))
+        if self.d_inner is not None:
+            positive_int(owner, "d_inner (a number or None)", self.d_inner)
         if self.dt_rank != "auto":
             positive_int(owner, "dt_rank (a number or 'auto')", self.dt_rank)
         super().__post_init__()
@@ -67,7 +71,7 @@ class MambaConfig(StepSizeConfig):
         """Return the sizes of one direction for a model of width `d_model`."""
         rank = math.ceil(d_model / 16) if self.dt_rank == "auto" else self.dt_rank
         return SelectiveSizes(
-            d_inner=self.expand * d_model,
+            d_inner=self.expand * d_model if self.d_inner is None else self.d_inner,
             d_state=self.d_state,
             d_conv=self.d_conv,
             dt_rank=rank,
@@ -79,7 +83,7 @@ class MambaConfig(StepSizeConfig):
 class Mamba(SequenceLayer):
     """Causal Mamba mixer, (b, l, d) -> (b, l, d).
 
-    Parameters, with E = expand d: in_proj (2E, d; rows x, then z), conv1d (E, 1, k), x_proj
+    Parameters, with E = d_inner: in_proj (2E, d; rows x, then z), conv1d (E, 1, k), x_proj
     (R + 2n, E; rows step size, B, C), dt_proj (E, R), A_log (E, n), D (E,), out_proj (d, E).
 
     The state holds the last k - 1 inputs of the convolution (b, E, k - 1) and the state of the scan

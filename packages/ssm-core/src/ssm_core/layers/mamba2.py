@@ -48,7 +48,7 @@ class _Streams(NamedTuple):
 class Mamba2(SequenceLayer):
     """Causal Mamba-2 mixer, (b, l, d) -> (b, l, d).
 
-    Parameters, with E = expand d, h heads of p channels (d_ssm = h p), g groups of heads and m =
+    Parameters, with E = d_inner, h heads of p channels (d_ssm = h p), g groups of heads and m =
     E - d_ssm: in_proj (2 E + 2 g n + h, d; rows m gate and m input of the MLP, then d_ssm gate,
     d_ssm input, B, C and h step sizes), conv1d (d_ssm + 2 g n, 1, k), dt_bias (h,), A_log (h,), D
     (h,) or (d_ssm,), norm (d_ssm,), out_proj (d, E), and if learnable init_states (h, p, n).
@@ -92,7 +92,9 @@ class Mamba2(SequenceLayer):
 
         self.norm: GatedRMSNorm | None = None
         if config.rmsnorm:
-            self.norm = GatedRMSNorm(sizes.d_ssm, config.ngroups, config.norm_before_gate)
+            self.norm = GatedRMSNorm(
+                sizes.d_ssm, config.ngroups, config.norm_before_gate, width=config.norm_width
+            )
         self.out_proj = nn.Linear(sizes.d_mlp + sizes.d_ssm, d_model, bias=config.bias)
 
     def mix(

@@ -37,6 +37,7 @@ class Mamba2Config(StepSizeConfig):
         conv_init: the taps of the convolution start uniform in [-conv_init, conv_init]; None: as
             those of `torch.nn.Conv1d`.
         expand: E / d, width inside the mixer.
+        d_inner: E itself, for mixers that lost heads; None means expand * d.
         headdim: p, channels per head, which share one decay. Must divide d_ssm. None means 64, or
             where 64 does not divide d_ssm, the largest power of two that does.
         d_ssm: channels of the scan; None means all E. The others form a plain gated MLP.
@@ -44,6 +45,8 @@ class Mamba2Config(StepSizeConfig):
         A_init_range: range of the initial decay rates -A (uniform), unit: 1/step.
         D_has_hdim: a skip weight per channel instead of one per head.
         rmsnorm: normalise before out_proj; otherwise there is the gate alone.
+        norm_width: number of channels over which the norm takes its mean, for mixers that lost
+            heads and shall count them as zeros; None means d_ssm.
         norm_before_gate: gate the normalised values instead of normalising the gated ones.
         dt_min, dt_max: range of the initial step sizes (log-uniform), unit: steps.
         dt_init_floor: lower bound of the initial step sizes.
@@ -62,12 +65,14 @@ class Mamba2Config(StepSizeConfig):
     d_conv: int = 4
     conv_init: float | None = None
     expand: int = 2
+    d_inner: int | None = None
     headdim: int | None = None
     d_ssm: int | None = None
     ngroups: int = 1
     A_init_range: tuple[float, float] = (1.0, 16.0)
     D_has_hdim: bool = False
     rmsnorm: bool = True
+    norm_width: int | None = None
     norm_before_gate: bool = False
     dt_limit: tuple[float, float] = (0.0, math.inf)
     bias: bool = False
@@ -80,7 +85,7 @@ class Mamba2Config(StepSizeConfig):
         owner = type(self).__name__
         for name in ("d_state", "d_conv", "expand", "ngroups"):
             positive_int(owner, name, getattr(self, name))
-        for name in ("headdim", "d_ssm", "chunk_size"):
+        for name in ("d_inner", "headdim", "d_ssm", "norm_width", "chunk_size"):
             if getattr(self, name) is not None:
                 positive_int(owner, f"{name} (a number or None)", getattr(self, name))
         if self.conv_init is not None and not 0 < self.conv_init < math.inf:
@@ -108,13 +113,12 @@ class Mamba2Config(StepSizeConfig):
         Raises:
             ConfigError: they do not divide one another.
         """
-        width = self.expand * d_model
+        width = self.expand * d_model if self.d_inner is None else self.d_inner
+        inner = "expand * d_model" if self.d_inner is None else "d_inner"
         d_ssm = width if self.d_ssm is None else self.d_ssm
         if d_ssm > width:
-            raise ConfigError(
-                f"Mamba2: d_ssm is {d_ssm}, expected at most expand * d_model = {width}"
-            )
-        name = "expand * d_model" if self.d_ssm is None else "d_ssm"
+            raise ConfigError(f"Mamba2: d_ssm is {d_ssm}, expected at most {inner} = {width}")
+        name = inner if self.d_ssm is None else "d_ssm"
         heads, channels = divide("Mamba2", name, d_ssm, self.headdim, self.ngroups)
         conv = d_ssm + 2 * self.ngroups * self.d_state
         return Mamba2Sizes(width - d_ssm, d_ssm, heads, channels, conv)

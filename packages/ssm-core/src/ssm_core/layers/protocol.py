@@ -17,10 +17,14 @@ Sequences of different lengths, from states of their own if wanted:
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from ssm_core.errors import ConfigError
+from ssm_core.keys import check_keys
 from ssm_core.packing import check_mask, check_packed, pack, unpack
 from ssm_core.shapes import Activations, Offsets, OneStep, StepMask
 from ssm_kernels.errors import ShapeError, SsmError
@@ -126,6 +130,23 @@ class SequenceLayer(nn.Module):
             )
         y, state = self(x_t.unsqueeze(1), state=state, return_state=True)
         return y.squeeze(1), state
+
+    def resized(self, sizes: Mapping[str, Any]) -> SequenceLayer:
+        """Return a new, untrained layer like this one in which fields of the configuration differ.
+
+        Raises:
+            UnknownNameError: the configuration has no such field.
+            ConfigError: the layer has no configuration, or one that refuses the values.
+        """
+        config = getattr(self, "config", None)
+        if not dataclasses.is_dataclass(config) or isinstance(config, type):
+            raise ConfigError(
+                f"{type(self).__name__}: has no `config`, expected a dataclass whose fields are "
+                "the sizes; implement `resized` to let it be made smaller"
+            )
+        check_keys(type(config), sizes, type(self).__name__)
+        new: SequenceLayer = type(self)(self.d_model, dataclasses.replace(config, **sizes))
+        return new
 
     def check_call(
         self,

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
+from ssm_core.sizes import sizes_metadata
 
 FORMAT = "ssm-state-1"
 
@@ -49,11 +50,14 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Write a model's weights (tied ones once) with text metadata, all or nothing."""
+    """Write a model's weights (tied ones once) with text metadata, all or nothing.
+
+    The metadata also hold the sizes of what `ssm_core.sizes` made smaller.
+    """
     tensors: dict[str, Tensor] = {}
     tree = _pack(dict(module.state_dict()), "", tensors, {})
     ties = {key: node["tensor"] for key, node in tree.items() if node["tensor"] != key}
-    _write(path, tensors, {**metadata, "ties": json.dumps(ties)})
+    _write(path, tensors, {**metadata, **sizes_metadata(module), "ties": json.dumps(ties)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from ssm_core.errors import CheckpointError, DataError
 from ssm_core.official.tensors import listed
 from ssm_core.plugins import PluginHost
+from ssm_core.sizes import Sizes, replay_sizes
 from ssm_core.train import folder as run_folder
 from ssm_core.train.batches import eval_loader, train_loader
 from ssm_core.train.checkpoint import load_state
@@ -27,7 +28,7 @@ from ssm_core.train.recorder import Recorder
 from ssm_core.train.resolve import ResolvedConfig
 from ssm_core.train.restore import weights_metadata
 from ssm_core.train.run import Run
-from ssm_core.train.start_from import start_from
+from ssm_core.train.start_from import sizes_of, start_from
 
 
 def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) -> Run:
@@ -39,7 +40,8 @@ def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) ->
     """
     checkpoint = folder / run_folder.LAST
     state = load_state(checkpoint) if resume and checkpoint.is_file() else None
-    run = prepare(host, config, folder)
+    sizes = state.get("sizes", []) if state is not None else _sizes_to_start_from(config)
+    run = prepare(host, config, folder, sizes)
     if state is None and config.trainer.start_from is not None:
         _start_from(run, Path(config.trainer.start_from))
     zero = run.fabric.is_global_zero
@@ -77,8 +79,14 @@ def fit(host: PluginHost, config: ResolvedConfig, folder: Path, resume: bool) ->
     return run
 
 
-def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
-    """Build data, model, optimizer and extensions of a run; nothing is written."""
+def prepare(
+    host: PluginHost, config: ResolvedConfig, folder: Path, sizes: Sequence[Sizes] = ()
+) -> Run:
+    """Build data, model, optimizer and extensions of a run; nothing is written.
+
+    Args:
+        sizes: what was done to the sizes of the model (`ssm_core.sizes.applied_sizes`).
+    """
     options = config.trainer
     fabric = make_fabric(options.accelerator, options.precision)
     fabric.launch()
@@ -86,7 +94,7 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
     with fabric.rank_zero_first(local=True):  # so that only one process per machine downloads
         data = config.specs["data"].build(config.typed["data"])
     task = config.specs["task"].build(config.typed["task"], data.info)
-    module = config.specs["model"].build(config.typed["model"], data.info)
+    module = replay_sizes(config.specs["model"].build(config.typed["model"], data.info), sizes)
     torch.manual_seed(options.seed + fabric.global_rank)  # dropout differs between processes
     extensions = [
         spec.build(config.typed[section])
@@ -118,6 +126,11 @@ def prepare(host: PluginHost, config: ResolvedConfig, folder: Path) -> Run:
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
     )
+
+
+def _sizes_to_start_from(config: ResolvedConfig) -> list[Sizes]:
+    path = config.trainer.start_from
+    return [] if path is None else sizes_of(Path(path))
 
 
 def _start_from(run: Run, path: Path) -> None:

@@ -26,8 +26,11 @@ def train(run: Run, recorder: Recorder) -> None:
     bar = ProgressBar(run.total_steps, run.step, run.fabric.is_global_zero)
     options = run.config.trainer
     with _StopOnSignal(run):
-        while run.step < run.total_steps and run.stop_reason is None:
+        while _goes_on(run, recorder):
             run.train_loader.sampler.epoch = run.epoch  # type: ignore[attr-defined]
+            if run.loader_state is not None:
+                run.train_loader.load_state_dict(run.loader_state)  # type: ignore[attr-defined]
+                run.loader_state = None
             run.hooks.ssm_epoch_start(run=run)
             began = time.perf_counter()
             in_epoch = run.step - run.epoch * run.steps_per_epoch
@@ -44,12 +47,26 @@ def train(run: Run, recorder: Recorder) -> None:
                     recorder.save(run)
             if in_epoch >= run.steps_per_epoch:
                 run.epoch += 1
+                run.hooks.ssm_epoch_end(run=run)
                 seconds = time.perf_counter() - began
                 run.log({"time/step_s": seconds / max(1, run.step - first_step)})
             if run.stop_reason is None and (not options.eval_every or _is_last(run)):
                 _evaluate(run, bar)
             recorder.save(run)
     bar.close()
+
+
+def _goes_on(run: Run, recorder: Recorder) -> bool:
+    """Whether there are steps to do; after the last one plugins may begin another level."""
+    if run.stop_reason is not None:
+        return False
+    if run.step < run.total_steps:
+        return True
+    if not run.hooks.ssm_steps_done(run=run):
+        return False
+    # a kill leaves either the end of the old level or the beginning of the new one
+    recorder.save(run)
+    return True
 
 
 def _is_last(run: Run) -> bool:

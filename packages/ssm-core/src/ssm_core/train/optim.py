@@ -80,6 +80,6 @@ def lr_factor(options: OptimOptions, total_steps: int) -> Callable[[int], float]
 
 def make_scheduler(
     optimizer: torch.optim.Optimizer, options: OptimOptions, total_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule, stepped once per optimizer step."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(options, total_steps))

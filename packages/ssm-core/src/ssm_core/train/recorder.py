@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssm_core.errors import SsmError
+from ssm_core.sizes import applied_sizes
 from ssm_core.train.checkpoint import save_state, save_weights
 from ssm_core.train.folder import AVERAGE, LAST, WEIGHTS
 from ssm_core.train.loggers import MetricsFile, tensorboard
@@ -36,17 +37,19 @@ class Recorder:
         if run.fabric.is_global_zero:
             keep = int(state["metrics_size"]) if state is not None else 0
             self.file = MetricsFile(run.folder / "metrics.csv", keep)
-            self.board = tensorboard(run.folder / "tensorboard", run.step)
+            self.board = tensorboard(run.folder / "tensorboard", run.logged_step)
         self.run = run
         run.log = self.log
 
     def log(self, metrics: dict[str, float]) -> None:
         """Write values at the current step."""
         if self.file is not None and metrics:
-            self.file.write(self.run.step, self.run.epoch, metrics)
+            run, step = self.run, self.run.logged_step
+            epoch = run.epoch + run.steps_before // run.steps_per_epoch
+            self.file.write(step, epoch, metrics)
             if self.board is not None:
                 for name, value in metrics.items():
-                    self.board.add_scalar(name, value, self.run.step)
+                    self.board.add_scalar(name, value, step)
 
     def step_metrics(
         self, run: Run, loss: Tensor, lr: float, extra: dict[str, float]
@@ -87,12 +90,15 @@ class Recorder:
         state = {
             "step": run.step,
             "epoch": run.epoch,
+            "level": run.level,
+            "steps_before": run.steps_before,
+            "sizes": applied_sizes(run.module),
             "module": dict(run.module.state_dict()),
             "ema": run.ema.state_dict() if run.ema is not None else None,
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict(),
             "precision": run.fabric.strategy.precision.state_dict(),
-            "loader": run.train_loader.state_dict() if mid_epoch else None,  # type: ignore[attr-defined]
+            "loader": run.loader_state or (loader_state(run) if mid_epoch else None),
             "rng": generators,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
@@ -103,6 +109,7 @@ class Recorder:
 
     def _restore(self, run: Run, state: Mapping[str, Any]) -> None:
         run.step, run.epoch = state["step"], state["epoch"]
+        run.level, run.steps_before = state.get("level", 0), state.get("steps_before", 0)
         run.module.load_state_dict(state["module"])
         if run.ema is not None:
             run.ema.load_state_dict(state.get("ema"))
@@ -130,6 +137,12 @@ class Recorder:
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def loader_state(run: Run) -> dict[str, Any]:
+    """Where the training data stand within an epoch: what is drawn next."""
+    state: dict[str, Any] = run.train_loader.state_dict()  # type: ignore[attr-defined]
+    return state
 
 
 def _gather(run: Run, value: Any) -> list[Any]:

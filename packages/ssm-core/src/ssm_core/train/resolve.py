@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ssm_core.config import check_keys, one_line, parse_message
+from ssm_core.config import one_line, parse_message
 from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.keys import check_keys
 from ssm_core.plugins import PluginHost
 from ssm_core.train.options import LoaderOptions, OptimOptions, TrainerOptions
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from ssm_core.errors import CheckpointError
 from ssm_core.plugins import PluginHost, plugin_host
+from ssm_core.sizes import replay_sizes, sizes_in
 from ssm_core.specs import DataInfo
 from ssm_core.task import Task
 from ssm_core.train.checkpoint import load_state, load_weights
@@ -43,10 +44,13 @@ def load_run(folder: Path, device: str = "cpu", host: PluginHost | None = None) 
     module = config.specs["model"].build(config.typed["model"], info)
     if (folder / WEIGHTS).is_file():
         path = folder / WEIGHTS
-        weights, _ = load_weights(path)
+        weights, metadata = load_weights(path)
+        sizes = sizes_in(metadata, path)
     else:
         path = folder / LAST
-        weights = load_state(path)["module"]
+        state = load_state(path)
+        weights, sizes = state["module"], state.get("sizes", [])
+    module = replay_sizes(module, sizes)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

@@ -18,11 +18,14 @@ from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
 from ssm_core.official.tensors import mismatches
+from ssm_core.sizes import Sizes, sizes_in
 from ssm_core.train.checkpoint import load_state, load_weights
 from ssm_core.train.folder import LAST, WEIGHTS
 
 #: under these keys training scripts keep the weights beside optimizer and options
 CONTAINERS = ("model", "state_dict", "module")
+#: of files that PyTorch wrote; all others are safetensors
+PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def start_from(module: nn.Module, path: Path) -> list[str]:
@@ -46,12 +49,23 @@ def start_from(module: nn.Module, path: Path) -> list[str]:
     return [name for name in own if name not in tensors]
 
 
+def sizes_of(path: Path) -> list[Sizes]:
+    """The sizes of the model whose weights are in `path`, if they differ from its configuration."""
+    if path.is_dir() and not (path / WEIGHTS).is_file():
+        steps: list[Sizes] = load_state(path / LAST).get("sizes", [])
+        return steps
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.suffix in PYTORCH_SUFFIXES:
+        return []
+    return sizes_in(load_weights(file)[1], file)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The weights in a run folder, a safetensors file or a .pth file; nothing is executed."""
     if path.is_dir():
         weights = path / WEIGHTS
         return load_weights(weights)[0] if weights.is_file() else load_state(path / LAST)["module"]
-    if path.suffix not in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
+    if path.suffix not in PYTORCH_SUFFIXES:
         return load_weights(path)[0]
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")

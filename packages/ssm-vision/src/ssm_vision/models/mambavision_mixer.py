@@ -53,6 +53,7 @@ class MambaVisionMixerConfig:
         d_conv: k, width of both convolutions, 1 to 8; of an even width the middle is left of the
             centre: one step less is seen before than after.
         expand: E / d, width inside the mixer; E must be even.
+        d_inner: E itself, for mixers that lost channels; None means expand * d.
         dt_rank: R, rank of the step-size projection; "auto" means ceil(d / 16).
 
     Raises:
@@ -62,6 +63,7 @@ class MambaVisionMixerConfig:
     d_state: int = 8
     d_conv: int = 3
     expand: int = 1
+    d_inner: int | None = None
     dt_rank: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class MambaVisionMixerConfig:
             positive_int(owner, name, getattr(self, name))
         if self.d_conv > MAX_WIDTH:
             raise ConfigError(f"{owner}: d_conv is {self.d_conv}, expected 1 to {MAX_WIDTH}")
+        if self.d_inner is not None:
+            positive_int(owner, "d_inner (a number or None)", self.d_inner)
         if self.dt_rank != "auto":
             positive_int(owner, "dt_rank (a number or 'auto')", self.dt_rank)
 
@@ -90,16 +94,17 @@ class MambaVisionMixer(SequenceLayer):
         """Make the layer.
 
         Raises:
-            ConfigError: expand * d_model is odd.
+            ConfigError: E is odd.
         """
         super().__init__()
         self.config = config = config or MambaVisionMixerConfig()
         self.d_model = positive_int("MambaVisionMixer", "d_model", d_model)
-        d_inner = config.expand * d_model
+        d_inner = config.expand * d_model if config.d_inner is None else config.d_inner
         if d_inner % 2:
+            name = "expand * d_model" if config.d_inner is None else "d_inner"
             raise ConfigError(
-                f"MambaVisionMixer: expand * d_model is {d_inner}, expected an even number: the "
-                "channels are halved"
+                f"MambaVisionMixer: {name} is {d_inner}, expected an even number: the channels are "
+                "halved"
             )
         half, n = d_inner // 2, config.d_state
         rank = math.ceil(d_model / 16) if config.dt_rank == "auto" else config.dt_rank

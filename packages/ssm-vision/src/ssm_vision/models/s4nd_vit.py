@@ -123,7 +123,7 @@ class S4NDViT(ImageModel):
     def stages(self) -> tuple[Stage, ...]:
         """Every block."""
         d, p = self.config.d_model, self.config.patch
-        return tuple(Stage(d, p, f"blocks.{i}") for i in range(self.config.n_layers))
+        return tuple(Stage(d, p, f"blocks.{i}") for i in range(len(self.blocks)))
 
     @property
     def num_features(self) -> int:

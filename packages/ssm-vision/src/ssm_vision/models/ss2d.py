@@ -15,8 +15,9 @@ those of its checkpoints, in which the order of the axes in memory makes no diff
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from ssm_core.errors import ConfigError
 from ssm_core.init import init_step_size_bias
+from ssm_core.keys import check_keys
 from ssm_core.layers.checks import positive_int
 from ssm_core.norm import LayerNorm, at_least_float32
 from ssm_kernels import selective_scan_directions
@@ -44,6 +46,9 @@ class SS2DConfig:
     Attributes:
         d_state: n, states per channel and route.
         ssm_ratio: inner channels E per channel of the map, E = int(ssm_ratio d).
+        d_inner: E itself, for mixers that lost channels; None means int(ssm_ratio d).
+        norm_width: number of channels over which the norm takes mean and variance, for mixers that
+            lost channels and shall count them as zeros; None means E.
         dt_rank: R, rank of the projection that makes step sizes; None means ceil(d / 16).
         gated: multiply by silu(z) before the last projection.
         conv_bias: give the convolution a bias.
@@ -56,6 +61,8 @@ class SS2DConfig:
 
     d_state: int = 16
     ssm_ratio: float = 2.0
+    d_inner: int | None = None
+    norm_width: int | None = None
     dt_rank: int | None = None
     gated: bool = True
     conv_bias: bool = True
@@ -63,16 +70,17 @@ class SS2DConfig:
 
     def __post_init__(self) -> None:
         positive_int("SS2DConfig", "d_state", self.d_state)
-        if self.dt_rank is not None:
-            positive_int("SS2DConfig", "dt_rank", self.dt_rank)
+        for name in ("d_inner", "norm_width", "dt_rank"):
+            if getattr(self, name) is not None:
+                positive_int("SS2DConfig", f"{name} (a number or None)", getattr(self, name))
         if not 0 < self.ssm_ratio < math.inf:
             raise ConfigError(
                 f"SS2DConfig: ssm_ratio is {self.ssm_ratio!r}, expected a number above 0"
             )
 
-    def d_inner(self, d_model: int) -> int:
+    def inner(self, d_model: int) -> int:
         """E, channels inside."""
-        return int(self.ssm_ratio * d_model)
+        return int(self.ssm_ratio * d_model) if self.d_inner is None else self.d_inner
 
     def rank(self, d_model: int) -> int:
         """R, from the width of the map, not from E."""
@@ -100,7 +108,7 @@ class SS2D(nn.Module):
         super().__init__()
         self.config = config
         self.d_model = positive_int("SS2D", "d_model", d_model)
-        self.d_inner = inner = positive_int("SS2D", "d_inner", config.d_inner(d_model))
+        self.d_inner = inner = positive_int("SS2D", "d_inner", config.inner(d_model))
         self.dt_rank = rank = config.rank(d_model)
         n, k = config.d_state, len(ROUTES)
         self.in_proj = nn.Linear(d_model, 2 * inner if config.gated else inner, bias=False)
@@ -112,8 +120,18 @@ class SS2D(nn.Module):
         # One row per route and channel, routes outermost. All of these decay as published, but Ds.
         self.A_logs = nn.Parameter(torch.arange(1.0, n + 1).log().repeat(k * inner, 1))
         self.Ds = nn.Parameter(torch.ones(k * inner))
-        self.out_norm = LayerNorm(inner)
+        self.out_norm = LayerNorm(inner, width=config.norm_width)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
+
+    def resized(self, sizes: Mapping[str, Any]) -> SS2D:
+        """Return a new, untrained mixer in which fields of the configuration differ.
+
+        Raises:
+            UnknownNameError: the configuration has no such field.
+            ConfigError: a value out of range.
+        """
+        check_keys(SS2DConfig, sizes, "SS2D")
+        return SS2D(self.d_model, replace(self.config, **sizes))
 
     def forward(self, x: ChannelLast) -> ChannelLast:
         """Mix x (b, y, x, d)."""

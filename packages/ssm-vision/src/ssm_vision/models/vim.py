@@ -102,7 +102,7 @@ class Vim(ImageModel):
     def stages(self) -> tuple[Stage, ...]:
         """Every block, all on the grid of patches."""
         d, stride = self.config.embed_dim, self.config.stride
-        return tuple(Stage(d, stride, f"layers.{i}") for i in range(self.config.depth))
+        return tuple(Stage(d, stride, f"layers.{i}") for i in range(len(self.layers)))
 
     @property
     def num_features(self) -> int:
