@@ -21,6 +21,7 @@ from ssm_prune.report_tables import (
     costs_table,
     facts_table,
     levels_table,
+    removals_table,
     tensors_table,
     updates_table,
     vetoes_table,
@@ -63,6 +64,7 @@ def _html(
         _section("Before and after", costs_table(report)),
         _section("Sparsity", updates_table(report), parts.pictures(pictures, name)),
         _section("Levels", levels_table(report)),
+        _section("Taken out of the model", removals_table(report)),
         _section("Proposals that were stopped", vetoes_table(report)),
         _section("Tensors", tensors_table(report)),
         *(_foreign(section, name) for section in sections),
@@ -75,9 +77,8 @@ def _html(
 
 def _summary(report: Mapping[str, Any]) -> str:
     return (
-        f"{report['state'].capitalize()}: {report['removed_weights']:,} of "
-        f"{report['prunable_weights']:,} prunable weights are gone "
-        f"({report['achieved_sparsity']:.2%}, requested {report['requested_sparsity']:.2%}). "
+        f"{report['state'].capitalize()}: {report['achieved_sparsity']:.2%} of the prunable "
+        f"{report['units']} are gone, requested were {report['requested_sparsity']:.2%}. "
         f"{report['note']}"
     )
 

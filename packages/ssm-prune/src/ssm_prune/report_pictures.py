@@ -8,6 +8,7 @@ from typing import Any
 
 from ssm_core.specs import Picture
 from ssm_core.train.report.figures import COLOURS, new_figure
+from ssm_prune.report_tables import achieved
 
 #: rows of the heat map that still have room for a name each
 MOST_ROWS = 48
@@ -26,12 +27,11 @@ def _ramp(report: Mapping[str, Any], folder: Path) -> Picture | None:
     figure = new_figure(6.4, 3.6) if updates else None
     if figure is None:
         return None
-    total = max(1, report["prunable_weights"])
     steps = [update["step"] for update in updates]
     axes = figure.add_subplot()
     axes.step(
         [*steps, max(report["step"], steps[-1])],
-        [100 * u["pruned"] / total for u in (*updates, updates[-1])],
+        [100 * achieved(u) for u in (*updates, updates[-1])],
         where="post", color=COLOURS[0], linewidth=2.2, label="achieved",
     )  # fmt: skip
     axes.plot(
@@ -46,8 +46,8 @@ def _ramp(report: Mapping[str, Any], folder: Path) -> Picture | None:
     path = folder / "ramp.png"
     figure.savefig(path, dpi=160)
     text = (
-        f"Share of the {total:,} prunable weights that is gone, against what the schedule asked "
-        f"for at each of {len(updates)} mask updates."
+        f"Share of the {updates[0]['total']:,} weights that masks can reach, against what the "
+        f"schedule asked for at each of {len(updates)} mask updates."
     )
     return Picture(path, None, "Requested and achieved sparsity", text)
 
@@ -63,7 +63,7 @@ def _layers(report: Mapping[str, Any], folder: Path) -> Picture | None:
         return None
     rows = [
         [100 * sum(u["removed"][i] for i in places) / size for u in updates]
-        for places, size in ((places, sum(sizes[i] for i in places)) for places in names.values())
+        for places, size in ((p, max(1, sum(sizes[i] for i in p))) for p in names.values())
     ]
     steps = [u["step"] for u in updates]
     axes = figure.add_subplot()
@@ -89,9 +89,10 @@ def _groups(report: Mapping[str, Any]) -> tuple[dict[str, list[int]], list[int]]
 
     Tensors one by one, or where they are too many the layers that they belong to.
     """
-    tensors = [t for t in report["tensors"] if t["may_be_pruned"]]
-    sizes = [t["weights"] for t in tensors]
-    names = [t["name"].removesuffix(".weight") for t in tensors]
+    weights = {t["name"]: t.get("dense_weights", t["weights"]) for t in report["tensors"]}
+    masked = report["masked_tensors"]
+    sizes = [weights.get(name, 0) for name in masked]
+    names = [name.removesuffix(".weight") for name in masked]
     while len(set(names)) > MOST_ROWS and any("." in name for name in names):
         deepest = max(name.count(".") for name in names)
         names = [n.rpartition(".")[0] if n.count(".") == deepest else n for n in names]

@@ -126,8 +126,8 @@ def _measured(host: PluginHost, folder: Path, report: Mapping[str, Any]) -> dict
     pruned = restored.module.to(device)
     before, after = (count_costs(model, restored.info) for model in (dense, pruned))
     tensors = _with_states(report["tensors"], dense, pruned)
-    state = REMOVED if after.parameters < before.parameters else MASKED
-    state = state if any(t["state"] != DENSE for t in tensors) else DENSE
+    masked = MASKED if any(t["state"] == MASKED for t in tensors) else DENSE
+    state = REMOVED if after.parameters < before.parameters else masked
     return {
         "state": state,
         "note": NOTES[state],
@@ -163,7 +163,8 @@ def _with_states(
         name = row["name"]
         smaller = name not in after or (name in before and after[name].shape != before[name].shape)
         state = REMOVED if smaller else MASKED if row["removed"] else DENSE
-        marked.append({**row, "state": state})
+        weights = before[name].numel() if name in before else row["weights"]
+        marked.append({**row, "state": state, "dense_weights": weights})
     return marked
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_core.train.report.tables import UNKNOWN, number
+from ssm_prune.models import MASKED, REMOVED
 
 MOST_UPDATES = 100
 
@@ -68,14 +69,19 @@ def _costs_note(report: Mapping[str, Any]) -> str:
     return " ".join(notes)
 
 
+def achieved(update: Mapping[str, Any]) -> float:
+    """Share of the weights that masks can reach which a mask update left at zero."""
+    return float(update["pruned"]) / max(1, update["total"])
+
+
 def updates_table(report: Mapping[str, Any]) -> Table:
     """Requested and achieved sparsity at the mask updates, at most `MOST_UPDATES` of them."""
-    updates, total = report["updates"], max(1, report["prunable_weights"])
+    updates = report["updates"]
     every = max(1, -(-len(updates) // MOST_UPDATES))
     shown = [u for i, u in enumerate(updates) if i % every == 0 or i == len(updates) - 1]
     rows = [
-        (f"{u['step']:,}", f"{u['target']:.2%}", f"{u['pruned'] / total:.2%}", f"{u['pruned']:,}",
-         report["state"])
+        (f"{u['step']:,}", f"{u['target']:.2%}", f"{achieved(u):.2%}", f"{u['pruned']:,}",
+         MASKED)
         for u in shown
     ]  # fmt: skip
     header = ("optimizer step", "requested", "achieved", "weights gone", "state")
@@ -88,11 +94,10 @@ def _of(shown: int, total: int) -> str:
 
 def levels_table(report: Mapping[str, Any]) -> Table:
     """One row per level of an iterative method: the last mask update of each."""
-    total = max(1, report["prunable_weights"])
     last = {u["level"]: u for u in report["updates"] if u.get("level") is not None}
     rows = [
-        (str(level), f"{u['step']:,}", f"{u['target']:.2%}", f"{u['pruned'] / total:.2%}",
-         f"{total - u['pruned']:,}", *(_cell(u.get(key)) for key in _extra(last)), report["state"])
+        (str(level), f"{u['step']:,}", f"{u['target']:.2%}", f"{achieved(u):.2%}",
+         f"{u['total'] - u['pruned']:,}", *(_cell(u.get(key)) for key in _extra(last)), MASKED)
         for level, u in last.items()
     ]  # fmt: skip
     header = (
@@ -109,13 +114,22 @@ def levels_table(report: Mapping[str, Any]) -> Table:
 
 def _extra(levels: Mapping[Any, Mapping[str, Any]]) -> list[str]:
     """Further numbers that a method noted per level, such as an accuracy."""
-    known = {"step", "target", "pruned", "level", "removed", "distances"}
+    known = {"step", "target", "pruned", "total", "level", "removed", "distances"}
     keys = dict.fromkeys(key for update in levels.values() for key in update)
     return [
         key
         for key in keys
         if key not in known and all(isinstance(u.get(key), int | float) for u in levels.values())
     ]
+
+
+def removals_table(report: Mapping[str, Any]) -> Table:
+    """When units were taken out of the model, and how many were left."""
+    rows = [
+        (f"{r['step']:,}", f"{r['left']:,} of {r['of']:,} {report['units']}", REMOVED)
+        for r in report.get("removals", ())
+    ]
+    return Table(("optimizer step", "left", "state"), rows)
 
 
 def vetoes_table(report: Mapping[str, Any]) -> Table:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from ssm_core.errors import CheckpointError
+from ssm_core.errors import CheckpointError, ConfigError
 from ssm_core.plugins import PluginHost
+from ssm_core.sizes import METADATA_KEY, sizes_in
 from ssm_core.train.restore import load_run
 from ssm_prune.cli.saved import SavedMasks
 from ssm_prune.policy import Verdict
@@ -55,8 +55,7 @@ def check_sizes(saved: Saved, found: Findings) -> None:
         for name, parameter in saved.dense.items()
         if name in saved.tensors and saved.tensors[name].shape != parameter.shape
     ]
-    sizes = saved.metadata.get("sizes")
-    if sizes is None:
+    if METADATA_KEY not in saved.metadata:
         if other:
             found.failures.append(
                 f"{other[0]} has shape {tuple(saved.tensors[other[0]].shape)}, the model "
@@ -65,20 +64,21 @@ def check_sizes(saved: Saved, found: Findings) -> None:
         found.rows.append(("sizes", "those of the dense model"))
         return
     try:
-        json.loads(sizes)
-    except ValueError as error:
-        found.failures.append(f"the sizes in the metadata are damaged ({error})")
+        sizes_in(saved.metadata, "the file")
+    except CheckpointError as error:
+        found.failures.append(str(error))
     found.rows.append(("sizes", f"{len(other)} tensors are smaller, the metadata says so"))
 
 
-def check_loads(host: PluginHost, folder: Path, found: Findings) -> None:
-    """The weights must fit the model that configuration and metadata describe."""
+def load(host: PluginHost, folder: Path, found: Findings) -> nn.Module | None:
+    """The model that configuration and metadata describe, if the weights fit it."""
     try:
-        load_run(folder, host=host)
-    except CheckpointError as error:
+        model = load_run(folder, host=host).module
+    except (CheckpointError, ConfigError) as error:
         found.failures.append(f"cannot be loaded: {error}")
-    else:
-        found.rows.append(("loads", "yes"))
+        return None
+    found.rows.append(("loads", "yes"))
+    return model
 
 
 def check_masks(saved: Saved, masks: SavedMasks, found: Findings) -> None:

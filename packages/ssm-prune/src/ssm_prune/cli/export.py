@@ -23,7 +23,8 @@ from ssm_prune.cli import semi_structured
 from ssm_prune.cli.targets import weights_of
 from ssm_prune.errors import PruneError
 from ssm_prune.loader import PrunePlugins, prune_plugins
-from ssm_prune.models import verdicts_of
+from ssm_prune.models import build_dense, state_of, verdicts_of
+from ssm_prune.report_run import NOTES
 
 FORMS = ("dense", "removed", "2:4")
 
@@ -35,20 +36,20 @@ def export_command(words: Sequence[str]) -> int:
     _check(arguments)
     file = weights_of(run)
     restored = load_run(run, host=plugin_host())
-    if form == "removed":
-        artifact = remove(restored.module, _masks(restored), prune_plugins())
+    matrices = _check_pattern(restored) if form == "2:4" else []
+    masks = _masks(restored) if form == "removed" else {}
+    if masks:
+        artifact = remove(restored.module, masks, prune_plugins())
         _write_folder(restored, out)
         _, metadata = load_weights(file)
         save_weights(out / WEIGHTS, artifact.model, {**metadata, **artifact.metadata})
-        note = artifact.note or "removed: what was masked is gone"
+        note = artifact.note
     else:
-        matrices = _check_pattern(restored) if form == "2:4" else []
         _write_folder(restored, out)
         shutil.copyfile(file, out / WEIGHTS)
-        note = "masked: zeros are stored and multiplied like any other number"
-        if form == "2:4":
-            _print_matrices(restored.module, matrices, arguments.convert)
-            note = semi_structured.NOTE
+        note = semi_structured.NOTE if form == "2:4" else NOTES[_state(restored)]
+    if matrices:
+        _print_matrices(restored.module, matrices, arguments.convert)
     print(note)
     print(out)
     return 0
@@ -111,6 +112,11 @@ def _write_folder(restored: RestoredRun, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     text = (restored.folder / "config.yaml").read_text(encoding="utf-8")
     write_static(out, text, restored.info)
+
+
+def _state(restored: RestoredRun) -> str:
+    dense = build_dense(restored.config, restored.info)
+    return state_of(restored.module, dense, verdicts_of(dense, prune_plugins()))
 
 
 def _masks(restored: RestoredRun) -> dict[str, Tensor]:

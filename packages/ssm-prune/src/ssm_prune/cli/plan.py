@@ -22,6 +22,7 @@ from ssm_prune.errors import PruneError
 from ssm_prune.loader import prune_plugins
 from ssm_prune.models import MASKED, REMOVED, verdicts_of
 from ssm_prune.policy import Verdict
+from ssm_prune.select import target_count
 
 WEIGHTS_ONLY = (
     "masked: as many parameters and operations as before; zeros are stored and multiplied like "
@@ -60,15 +61,21 @@ def make_plan(subject: Subject) -> dict[str, Any]:
         tensors = _tensors(subject, verdicts, limits)
         return {"method": None, "tensors": tensors, "before": asdict(before)}
     controller = start_controller(subject.config, subject.model, subject.length)
+    units = controller.units
+    shapes = controller.store.shapes
+    limits = {n: controller.ctx.limits.get(n, shape.numel()) for n, shape in shapes.items()}
     total, sparsity = controller.store.total, controller.schedule.sparsity
+    if units is not None:
+        total = units.total
     return {
         "method": controller.method.spec.name,
         "provider": controller.method.provider,
-        "tensors": _tensors(subject, controller.verdicts, controller.ctx.limits),
+        "tensors": _tensors(subject, controller.verdicts, limits),
         "before": asdict(before),
-        "prunable_weights": total,
+        "units": controller.options.units,
+        "prunable": total,
         "requested_sparsity": sparsity,
-        "removed_weights": round(sparsity * total),
+        "gone": target_count(sparsity, total),
         "mask_updates": _updates(controller),
         **_after(subject, controller, before),
     }
@@ -97,11 +104,12 @@ def _updates(controller: Controller) -> dict[str, int]:
 
 def _after(subject: Subject, controller: Controller, before: Costs) -> dict[str, Any]:
     """Predicted costs: of masks the same, of units from removing those with the least weights."""
-    if getattr(controller.options, "units", "weights") == "weights":
+    if controller.units is None:
         return {"state": MASKED, "after": asdict(before), "note": WEIGHTS_ONLY}
     with torch.no_grad():
-        scores = {name: p.abs() for name, p in controller.parameters()}
-        masks = controller.ctx.prune_lowest(scores, controller.schedule.sparsity).masks
+        scores = {name: parameter.abs() for name, parameter in controller.prunable()}
+        chosen = controller.ctx.prune_lowest(scores, controller.schedule.sparsity).units
+    masks = controller.units.parameter_masks(chosen)
     try:
         smaller = remove(subject.model, masks, prune_plugins()).model
     except PruneError as error:
@@ -137,7 +145,7 @@ def _totals(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", f"{plan['method']} of {plan['provider']}"),
         ("mask updates", "from step {begin} to {end}, every {every}".format(**times)),
         ("requested sparsity", f"{plan['requested_sparsity']:.2%}"),
-        ("weights that go", f"{plan['removed_weights']:,} of {plan['prunable_weights']:,}"),
+        (f"{plan['units']} that go", f"{plan['gone']:,} of {plan['prunable']:,}"),
         (f"parameters after ({plan['state']})", f"{after['parameters']:,}"),
     ]
     if after["flops"] is not None:

@@ -24,12 +24,15 @@ class SavedMasks:
     """What a checkpoint says about pruning.
 
     Attributes:
-        gone: parameter -> True where removed.
-        removed_in_history: how many weights the last mask update removed; None without one.
+        gone: parameter -> True where removed; empty when units are pruned.
+        units: module -> True where the unit is kept; only of modules that lost some.
+        removed_in_history: how many weights the last mask update removed; None without one, or if
+            units were taken out of the model since.
         weights, average: the checkpoint's own copies of the weights and of their moving average.
     """
 
     gone: dict[str, Tensor]
+    units: dict[str, Tensor]
     removed_in_history: int | None
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -63,13 +66,14 @@ def read_masks(path: Path) -> SavedMasks:
         tree = json.loads(metadata["tree"])
         state = tree["plugins"]["prune"]
         gone = {name: _mask(node, tensors) for name, node in _pairs(state["masks"])}
-        history = state["history"]
+        units = {n: tensors[x["tensor"]].bool() for n, x in _pairs(state.get("units") or {})}
+        history = [] if state.get("removals") else state["history"]
         weights = {name: tensors[node["tensor"]] for name, node in _pairs(tree["module"])}
         average = {name: tensors[node["tensor"]] for name, node in _pairs(tree.get("ema") or {})}
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: holds no masks, or damaged ones ({error!r})") from error
     last = int(history[-1]["pruned"]) if history else None
-    return SavedMasks(gone, last, weights, average)
+    return SavedMasks(gone, units, last, weights, average)
 
 
 def _pairs(node: Any) -> list[tuple[str, Any]]:

@@ -21,11 +21,13 @@ from ssm_prune.cli import checks
 from ssm_prune.cli.dry_run import run_length, start_controller
 from ssm_prune.cli.saved import read_masks, read_tensors
 from ssm_prune.cli.targets import unpack_file, weights_of
+from ssm_prune.cli.unit_checks import check_unit_sparsity, check_units
 from ssm_prune.errors import PruneError
 from ssm_prune.loader import prune_plugins
 from ssm_prune.models import build_dense
 from ssm_prune.policy import decide
 from ssm_prune.steps import RunLength
+from ssm_prune.unit_masks import UnitMasks
 
 #: long enough for every time that a method's options may name
 LENGTH = RunLength(10**9, 10**6)
@@ -74,13 +76,20 @@ def verify(host: PluginHost, folder: Path, file: Path) -> tuple[list[tuple[str, 
     saved = checks.Saved(dict(dense.named_parameters()), verdicts, tensors, metadata)
     found = checks.Findings()
     checks.check_sizes(saved, found)
-    checks.check_loads(host, folder, found)
+    model = checks.load(host, folder, found)
     masks = read_masks(folder / LAST) if (folder / LAST).is_file() else None
-    if masks is not None:
-        checks.check_masks(saved, masks, found)
-        checks.check_average(masks, _average(folder), found)
-    checks.check_forbidden(saved, masks, found)
-    checks.check_sparsity(saved, _requested(host, folder, content, dense), found)
+    requested = _requested(host, folder, content, dense)
+    kind = options.get("units", "weights")
+    if kind == "weights":
+        if masks is not None:
+            checks.check_masks(saved, masks, found)
+            checks.check_average(masks, _average(folder), found)
+        checks.check_forbidden(saved, masks, found)
+        checks.check_sparsity(saved, requested, found)
+    elif model is not None:
+        ask = prune_plugins().hook.ssm_prune_adapter
+        left = check_units(model, kind, ask, None if masks is None else masks.units, found)
+        check_unit_sparsity(UnitMasks(dense, kind, ask), left, requested, found)
     return found.rows, found.failures
 
 
