@@ -23,7 +23,7 @@ from ssm_prune.cli import semi_structured
 from ssm_prune.cli.targets import weights_of
 from ssm_prune.errors import PruneError
 from ssm_prune.loader import PrunePlugins, prune_plugins
-from ssm_prune.models import build_dense, state_of, verdicts_of
+from ssm_prune.models import DENSE, build_dense, state_of, verdicts_of
 from ssm_prune.report_run import NOTES
 
 FORMS = ("dense", "removed", "2:4")
@@ -38,6 +38,9 @@ def export_command(words: Sequence[str]) -> int:
     restored = load_run(run, host=plugin_host())
     matrices = _check_pattern(restored) if form == "2:4" else []
     masks = _masks(restored) if form == "removed" else {}
+    state = _state(restored)
+    if form == "removed" and state == DENSE:
+        raise PruneError(f"{run}: nothing is masked in it, so nothing can be removed")
     if masks:
         artifact = remove(restored.module, masks, prune_plugins())
         _write_folder(restored, out)
@@ -47,7 +50,7 @@ def export_command(words: Sequence[str]) -> int:
     else:
         _write_folder(restored, out)
         shutil.copyfile(file, out / WEIGHTS)
-        note = semi_structured.NOTE if form == "2:4" else NOTES[_state(restored)]
+        note = semi_structured.NOTE if form == "2:4" else NOTES[state]
     if matrices:
         _print_matrices(restored.module, matrices, arguments.convert)
     print(note)
@@ -72,8 +75,9 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], plugins: PrunePlugins)
     )
     if artifact is None:
         raise PruneError(
-            "no installed plugin removes units (channels, states, heads, blocks) from this model: "
-            "export it --as dense, or install a plugin with the hook ssm_prune_export"
+            "no whole unit (channel, state, head, block) of this model is masked, and single "
+            "weights cannot be taken out of a tensor: export it --as dense, or train with "
+            "--prune.units channels"
         )
     return artifact
 
