@@ -25,7 +25,7 @@ def operator_formulas() -> dict[Any, Callable[..., int]]:
     """Operator -> formula, for `FlopCounterMode(custom_mapping=...)`."""
     ops = getattr(torch.ops, ssm_kernels.library.NAMESPACE)
     aten = torch.ops.aten
-    formulas = {
+    formulas: dict[Any, Callable[..., int]] = {
         ops.selective_scan_forward: _selective_scan,
         ops.selective_scan_directions_forward: _selective_scan_directions,
         ops.ssd_scan_forward: _ssd_scan,

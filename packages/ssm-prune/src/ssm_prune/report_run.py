@@ -61,7 +61,8 @@ def report_run(
     """
     host, plugins = host or plugin_host(), plugins or prune_plugins()
     report = read_report(check_run_folder(folder))
-    report["problems"] = problems = []
+    problems: list[str] = []
+    report["problems"] = problems
     _try(problems, lambda: report.update(_origin(host, folder)))
     _try(problems, lambda: report.update(_measured(host, folder, report)))
     write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")

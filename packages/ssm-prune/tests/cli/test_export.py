@@ -22,19 +22,24 @@ import sys, torch
 from pathlib import Path
 from ssm_core.train.restore import load_run
 assert "ssm_prune" not in sys.modules
-model = load_run(Path(sys.argv[1])).module
 x = torch.linspace(-1, 1, 30).view(2, 5, 3)
-print(repr(model(x).flatten().tolist()))
-print(sum(p.numel() for p in model.parameters()))
+for folder in sys.argv[1:]:
+    model = load_run(Path(folder)).module
+    print(repr(model(x).flatten().tolist()))
+    print(sum(p.numel() for p in model.parameters()))
 """
 
 
-def in_a_fresh_process(folder: Path, toy_site: Path) -> tuple[list[float], int]:
+def in_a_fresh_process(folders: list[Path], toy_site: Path) -> list[tuple[torch.Tensor, int]]:
+    """Outputs and parameters of the models, without ssm-prune."""
     environment = {**os.environ, "PYTHONPATH": str(toy_site), "SSM_DISABLE_PLUGINS": "ssm-prune"}
-    command = [sys.executable, "-c", LOAD, str(folder)]
+    command = [sys.executable, "-c", LOAD, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    values, count = done.stdout.strip().splitlines()
-    return [float(value) for value in values.strip("[]").split(",")], int(count)
+    lines = done.stdout.strip().splitlines()
+    return [
+        (torch.tensor([float(value) for value in values.strip("[]").split(",")]), int(count))
+        for values, count in zip(lines[::2], lines[1::2], strict=True)
+    ]
 
 
 def outputs(folder: Path) -> torch.Tensor:
@@ -45,13 +50,11 @@ def outputs(folder: Path) -> torch.Tensor:
 
 
 def test_dense_is_an_ordinary_model_folder(
-    run: Path, tmp_path: Path, toy_site: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "dense"
     assert main(["export", str(run), "--as", "dense", "--out", str(out)]) == 0
     assert "no gain in speed" in capsys.readouterr().out
-    values, _ = in_a_fresh_process(out, toy_site)
-    torch.testing.assert_close(torch.tensor(values), outputs(run))
     ours, theirs = (load_file(f / "model.safetensors") for f in (out, run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert main(["verify", str(out)]) == 0
@@ -63,15 +66,17 @@ def test_removed_is_smaller_and_does_the_same(
     train: Train, tmp_path: Path, toy_site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--prune", "dynamic-cosine", "--prune.units", "channels", "--prune.sparsity", "0.5")
-    run, out = train(*words), tmp_path / "removed"
+    run, dense, out = train(*words), tmp_path / "dense", tmp_path / "removed"
     assert main(["verify", str(run)]) == 0
     assert main(["export", str(run), "--as", "removed", "--out", str(out)]) == 0
+    assert main(["export", str(run), "--as", "dense", "--out", str(dense)]) == 0
     assert "channels" in capsys.readouterr().out
     before, after = (sum(p.numel() for p in load_run(f).module.parameters()) for f in (run, out))
     assert after < before
-    values, count = in_a_fresh_process(out, toy_site)
-    assert count == after
-    torch.testing.assert_close(torch.tensor(values), outputs(run), rtol=1e-5, atol=1e-6)
+    small, full = in_a_fresh_process([out, dense], toy_site)
+    assert (small[1], full[1]) == (after, before)
+    torch.testing.assert_close(full[0], outputs(run))
+    torch.testing.assert_close(small[0], outputs(run), rtol=1e-5, atol=1e-6)
     assert main(["verify", str(out)]) == 0
     assert main(["bench", str(run), str(out), "--reps", "5", "--json", str(tmp_path / "b")]) == 0
     shown = capsys.readouterr().out
