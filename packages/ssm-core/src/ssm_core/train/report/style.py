@@ -39,7 +39,7 @@ th, td {
 }
 thead th { color: var(--quiet); font-weight: 600; }
 tbody th { font-weight: 600; }
-.words { display: inline-block; white-space: normal; width: max-content; max-width: 26rem; }
+.words { display: inline-block; white-space: normal; width: max-content; max-width: 20rem; }
 .swatch {
   display: inline-block; width: .75em; height: .75em; margin-right: .5em; border-radius: 50%;
   print-color-adjust: exact; -webkit-print-color-adjust: exact;
