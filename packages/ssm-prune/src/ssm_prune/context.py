@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -13,7 +14,14 @@ from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
-from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, target_count
+from ssm_prune.scores import SCORES, Score, find_score
+from ssm_prune.select import (
+    erk_counts,
+    keep_globally,
+    keep_per_layer,
+    layer_counts,
+    target_count,
+)
 from ssm_prune.unit_masks import UnitMasks
 
 
@@ -25,6 +33,8 @@ class PruneContext:
         epoch: epochs completed.
         level: how often the run was rewound.
         units: the units that are pruned; None: single weights are.
+        scores: what `--prune.score` chooses from.
+        left_out: parameter name -> why the method removes nothing of it.
         schedule: begin, end, every, and the ramp.
         limits: parameter name -> how many of its weights may be removed at most.
         rng: CPU generator of this method, seeded by the run and saved with it.
@@ -41,6 +51,8 @@ class PruneContext:
     ) -> None:
         self.step = self.epoch = self.level = 0
         self.units = units
+        self.scores: Mapping[str, Score] = SCORES
+        self.left_out: dict[str, str] = {}
         self.schedule = schedule
         self.limits = dict(limits)
         self.rng = torch.Generator()
@@ -65,6 +77,24 @@ class PruneContext:
         That is what the policy lets be pruned, or with units what says how much they matter.
         """
         return self._parameters()
+
+    def scorer(self, name: str) -> Callable[[], dict[str, Tensor]]:
+        """The function that scores all prunable weights by `--prune.score NAME`; ask in `setup`.
+
+        Raises:
+            UnknownNameError: no plugin offers a score of that name.
+        """
+        score = find_score(name, self.scores)
+        return lambda: {n: score(self, n, parameter) for n, parameter in self.prunable()}
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Remove nothing of this parameter; in `setup`. The report gives the reason."""
+        self.limits[name] = 0
+        self.left_out[name] = reason
+
+    def fix_sparsity(self, sparsity: float) -> None:
+        """Say what the run ends with; in `setup`, for a method whose pattern decides it."""
+        self.schedule = dataclasses.replace(self.schedule, sparsity=sparsity)
 
     def mask(self, name: str) -> Tensor:
         """A copy of the present mask of one parameter, True where kept."""
@@ -102,8 +132,11 @@ class PruneContext:
         if self._options.scope == "global":
             count = target_count(sparsity, self._store.total)
             return keep_globally(ranked, max(count, sum(removed.values())), self.limits)
-        sizes = {name: score.numel() for name, score in ranked.items()}
-        counts = layer_counts(sizes, self.limits, sparsity)
+        if self._options.scope == "erk":
+            counts = erk_counts(self._store.shapes, self.limits, sparsity)
+        else:
+            sizes = {name: score.numel() for name, score in ranked.items()}
+            counts = layer_counts(sizes, self.limits, sparsity)
         return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
 
     def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
+from ssm_core.sizes import applied_sizes
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.loader import Method, PrunePlugins
@@ -86,9 +87,13 @@ class Controller:
         self.ctx = PruneContext(
             self.options, self.schedule, self.store, limits, self.prunable, self.units
         )
+        self.ctx.scores = self.plugins.scores
         self.ctx.rng.manual_seed(_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
+        self.schedule = self.ctx.schedule  # a method with a fixed pattern sets its own sparsity
+        if self.units is None:
+            self._check_reachable(self.ctx.limits)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of everything that may have zeros under a mask."""
@@ -175,11 +180,17 @@ class Controller:
                 "expected whole units: add --prune.units channels (states, heads, blocks)"
             )
         before = dict(self.model.named_parameters())
-        left, total = self.units.total - self.units.removed, self.units.total
-        removal = remove_units(self.model, self.units.groups, self.units.keep)
+        units, left = self.units, self.units.total - self.units.removed
+        removal = remove_units(self.model, units.groups, units.keep)
         shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
         self.removals.append(
-            {"step": self.ctx.step, "left": left, "of": total, "sizes": removal.sizes}
+            {
+                "step": self.ctx.step,
+                "left": left,
+                "of": units.total,
+                "rounding": units.rounding,
+                "sizes": removal.sizes,
+            }
         )
         self._make_masks()
         if self._on_removal is not None:
@@ -234,16 +245,16 @@ class Controller:
         Raises:
             NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
         """
-        slack = TOLERANCE
-        if self.units is not None and self.units.total:
-            slack += self.units.rounding / self.units.total
-        elif self.removals:
-            slack = 1.0  # checked when they were taken out
-        if step < self.schedule.end or self.achieved >= self.options.sparsity - slack:
+        asked, slack = self.schedule.sparsity, TOLERANCE
+        if self.removals:
+            slack += self.removals[-1]["rounding"] / self.removals[-1]["of"]
+        elif self.units is not None:
+            slack += self.units.rounding / max(1, self.units.total)
+        if step < self.schedule.end or self.achieved >= asked - slack:
             return
         blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
         raise NotPrunedError(
-            f"asked to remove {self.options.sparsity:.1%} of {self.store.total} prunable weights, "
+            f"asked to remove {asked:.1%} of {self.store.total} prunable weights, "
             f"removed {self.achieved:.1%}: method {self.method.spec.name!r} changed masks "
             f"{len(self.history)} times"
             + (
@@ -262,7 +273,8 @@ class Controller:
             "masks": self.store.state_dict() if self.units is None else {},
             "units": {} if self.units is None else self.units.state_dict(),
             "removals": self.removals,
-            "pruner": self.pruner.state_dict(),
+            # after a removal the method is not asked again, and its tensors are of the old sizes
+            "pruner": {} if self.removals else self.pruner.state_dict(),
             "rng": self.ctx.rng.get_state(),
             "history": self.history,
             "vetoes": self.vetoes,
@@ -280,7 +292,8 @@ class Controller:
         if self.units is not None:
             self.units.load_state_dict(state["units"])
             self.store.replace(self.units.parameter_masks({}))
-        self.pruner.load_state_dict(state["pruner"])
+        if not self.removals:
+            self.pruner.load_state_dict(state["pruner"])
         self.ctx.rng.set_state(state["rng"])
         self.history = list(state["history"])
         self.vetoes = list(state["vetoes"])
@@ -340,17 +353,16 @@ class Controller:
             )
 
     def _limits(self) -> dict[str, int]:
-        """How many weights each parameter may lose; checked against what is asked for."""
+        """How many weights each parameter may lose."""
         if self.units is not None:
             self._check_units()
             return {}
-        limits = {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
-        self._check_reachable(limits)
-        return limits
+        return {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
 
     def _check_units(self) -> None:
         assert self.units is not None
-        if self.options.sparsity and not self.units.groups and not self.removals:
+        # a resumed run may have had all of them taken out but one
+        if self.options.sparsity and not self.units.groups and not applied_sizes(self.model):
             raise PruneError(
                 f"the model has no {self.units.kind} that could be pruned: choose another "
                 "--prune.units (weights, channels, states, heads, blocks), or install an adapter "
@@ -358,8 +370,8 @@ class Controller:
             )
 
     def _check_reachable(self, limits: Mapping[str, int]) -> None:
-        wanted = target_count(self.options.sparsity, self.store.total)
-        if self.options.sparsity and not limits:
+        wanted = target_count(self.schedule.sparsity, self.store.total)
+        if self.schedule.sparsity and not limits:
             reasons = [f"{name} ({verdict.reason})" for name, verdict in self.verdicts.items()]
             raise PruneError(
                 f"the model has nothing to prune: {', '.join(reasons[:4])}, ...; choose another "
@@ -368,7 +380,7 @@ class Controller:
         if wanted > sum(limits.values()):
             capped = [n for n in limits if limits[n] < self.store.shapes[n].numel()]
             raise PruneError(
-                f"prune.sparsity is {self.options.sparsity}, expected at most "
+                f"prune.sparsity is {self.schedule.sparsity}, expected at most "
                 f"{sum(limits.values()) / self.store.total:.3f} for this model, because of "
                 f"{', '.join(capped[:4])}{', ...' if len(capped) > 4 else ''} "
                 f"({self.verdicts[capped[0]].reason}): ask for less, or see --prune.allow_unsafe"

@@ -38,6 +38,16 @@ def ssm_prune_schedules() -> Mapping[str, Callable[[float], float]]:  # type: ig
     """Offer ramps for `--prune.ramp NAME`: u in [0, 1] -> fraction of the target, in [0, 1]."""
 
 
+@hookspec
+def ssm_prune_scores() -> Mapping[  # type: ignore[empty-body]
+    str, Callable[[PruneContext, str, nn.Parameter], Tensor]
+]:
+    """Offer scores for `--prune.score NAME`: (ctx, name, parameter) -> a number per weight.
+
+    The tensor has the parameter's shape; the lowest are removed first, NaN is refused.
+    """
+
+
 @hookspec(firstresult=True)
 def ssm_prune_policy(
     fqn: str, param: nn.Parameter, module: nn.Module, model: nn.Module

@@ -26,10 +26,11 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
         "state": "masked",
         "note": "Masked weights are zero but still stored and multiplied: no gain in speed.",
         "units": controller.options.units,
-        "requested_sparsity": controller.options.sparsity,
+        "requested_sparsity": schedule.sparsity,
         "achieved_sparsity": controller.achieved,
         "prunable_weights": store.total,
         "removed_weights": store.total_pruned,
+        "left_out_by_method": controller.ctx.left_out,
         "step": step,
         "schedule": {
             "begin": schedule.begin,
