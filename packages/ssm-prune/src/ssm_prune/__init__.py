@@ -6,16 +6,19 @@ A method is a `Pruner` class, offered as a `MethodSpec` by a function `ssm_prune
 
 from __future__ import annotations
 
+from ssm_prune.artifact import Artifact
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.hookspecs import hookimpl, hookspec
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import Verdict
 from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal, Pruner
+from ssm_prune.report_section import Section
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "MasksChanged",
     "MethodSpec",
     "NotPrunedError",
@@ -26,6 +29,7 @@ __all__ = [
     "PruneError",
     "PruneOptions",
     "Pruner",
+    "Section",
     "Verdict",
     "hookimpl",
     "hookspec",

@@ -334,7 +334,10 @@ class Controller:
         event = MasksChanged(
             self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
         )
-        self.history.append({k: v for k, v in dataclasses.asdict(event).items() if k != "total"})
+        entry = dataclasses.asdict(event)
+        # one number per tensor, in order: names in each entry would fill checkpoints
+        entry["removed"] = [self.store.pruned(name) for name in self.store.shapes]
+        self.history.append(entry)
         self.plugins.hook.ssm_prune_masks_changed(event=event)
 
     def _check_unit(self, name: str, keep: Tensor) -> None:

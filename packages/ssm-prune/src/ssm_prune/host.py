@@ -12,6 +12,7 @@ from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
 from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
+from ssm_prune.report_run import report_quietly
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class PruneExtension:
             return
         if run.fabric.is_global_zero:
             write_report(self.controller, run.folder / "prune_report.json", run.step)
+            if error is None and run.stop_reason != "interrupted":
+                report_quietly(run.folder)
         if error is None:
             self.controller.check_reached(run.step)
 
