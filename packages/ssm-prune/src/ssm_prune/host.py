@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ssm_core import hookimpl
-from ssm_core.errors import CheckpointError
+from ssm_core.errors import CheckpointError, ConfigError
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
@@ -36,6 +36,13 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
+        options = self.controller.options
+        if options.remove and options.units == "blocks" and run.config.optim.layer_decay:
+            # a resumed run would make other groups of what is left than the optimizer had
+            raise ConfigError(
+                "prune.remove takes blocks out, and the learning rates of the others would depend "
+                "on it: expected optim.layer_decay null, or prune.remove False"
+            )
         length = RunLength(run.total_steps, run.steps_per_epoch)
         # Fabric wraps the optimizer; the wrapper's `state` goes stale when a checkpoint is loaded
         optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
