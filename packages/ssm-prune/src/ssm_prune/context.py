@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ssm_core.errors import ConfigError
 from ssm_prune.errors import ProposalError
-from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
 from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, target_count
+from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
 
 
@@ -24,9 +24,8 @@ class PruneContext:
         step: optimizer steps completed.
         epoch: epochs completed.
         level: how often the run was rewound.
-        units: the units that are pruned; None: single weights are.
+        targets: the host's masks; for reading.
         schedule: begin, end, every, and the ramp.
-        limits: parameter name -> how many of its weights may be removed at most.
         rng: CPU generator of this method, seeded by the run and saved with it.
     """
 
@@ -34,20 +33,26 @@ class PruneContext:
         self,
         options: PruneOptions,
         schedule: Schedule,
-        store: MaskStore,
-        limits: Mapping[str, int],
+        targets: Targets,
         parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]],
-        units: UnitMasks | None = None,
     ) -> None:
         self.step = self.epoch = self.level = 0
-        self.units = units
+        self.targets = targets
         self.schedule = schedule
-        self.limits = dict(limits)
         self.rng = torch.Generator()
         self.logged: dict[str, float] = {}
         self._options = options
-        self._store = store
         self._parameters = parameters
+
+    @property
+    def units(self) -> UnitMasks | None:
+        """The units that are pruned; None: single weights are."""
+        return self.targets.units
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """Parameter name -> how many of its weights may be removed at most."""
+        return self.targets.limits
 
     @property
     def due(self) -> bool:
@@ -68,7 +73,7 @@ class PruneContext:
 
     def mask(self, name: str) -> Tensor:
         """A copy of the present mask of one parameter, True where kept."""
-        return self._store.mask(name)
+        return self.targets.store.mask(name)
 
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
@@ -91,24 +96,26 @@ class PruneContext:
         if self.units is not None:
             checked = {name: _checked(name, p.shape, scores) for name, p in self.prunable()}
             return Proposal(units=self.units.choose(checked, wanted, self._options.scope))
-        ranked = {name: self._with_removed_first(name, scores) for name in self._store.shapes}
+        ranked = {
+            name: self._with_removed_first(name, scores) for name in self.targets.store.shapes
+        }
         try:
             return Proposal(self._keep(ranked, wanted))
         except ConfigError as error:
             raise ProposalError(str(error)) from error
 
     def _keep(self, ranked: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-        removed = {name: self._store.pruned(name) for name in ranked}
+        removed = {name: self.targets.store.pruned(name) for name in ranked}
         if self._options.scope == "global":
-            count = target_count(sparsity, self._store.total)
+            count = target_count(sparsity, self.targets.store.total)
             return keep_globally(ranked, max(count, sum(removed.values())), self.limits)
         sizes = {name: score.numel() for name, score in ranked.items()}
         counts = layer_counts(sizes, self.limits, sparsity)
         return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
 
     def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:
-        score = _checked(name, self._store.shapes[name], scores)
-        return score.masked_fill(~self._store.mask(name).to(score.device), -torch.inf)
+        score = _checked(name, self.targets.store.shapes[name], scores)
+        return score.masked_fill(~self.targets.store.mask(name).to(score.device), -torch.inf)
 
 
 def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tensor:

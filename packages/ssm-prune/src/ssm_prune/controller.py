@@ -11,26 +11,25 @@ This is the host without the training engine, so that a method can be tried in a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ssm_core.errors import CheckpointError
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
-from ssm_prune.policy import decide
+from ssm_prune.policy import Verdict
 from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
 from ssm_prune.removal import Removal, remove_units, shrink_optimizer
 from ssm_prune.schedules import make_schedule
-from ssm_prune.select import target_count
+from ssm_prune.settings import check_settings, method_seed, saved_settings
 from ssm_prune.steps import RunLength
-from ssm_prune.unit_masks import UnitMasks, check_units
+from ssm_prune.targets import Targets
+from ssm_prune.unit_masks import UnitMasks
 
 #: how far below the requested sparsity a finished run may end
 TOLERANCE = 0.01
@@ -40,9 +39,7 @@ class Controller:
     """One method at work on one model.
 
     Attributes:
-        verdicts: parameter name -> whether single weights of it may be pruned, and why (not).
-        store: the masks of the parameters.
-        units: the masks of the units; None where single weights are pruned.
+        targets: what may be pruned, with its masks.
         removals: what was taken out of the model, in order: step, number of units and sizes.
         history: what each mask update did.
         vetoes: proposals that `ssm_prune_check` stopped.
@@ -81,14 +78,27 @@ class Controller:
         """
         self.model, self.optimizer = model, optimizer
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
-        self._make_masks()
-        limits = self._limits()
-        self.ctx = PruneContext(
-            self.options, self.schedule, self.store, limits, self.prunable, self.units
-        )
-        self.ctx.rng.manual_seed(_seed(seed, self.method.spec.name))
+        self.targets = Targets(model, self.options, self.plugins.hook)
+        self.targets.require(self.options.sparsity)
+        self.ctx = PruneContext(self.options, self.schedule, self.targets, self.prunable)
+        self.ctx.rng.manual_seed(method_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Parameter name -> whether single weights of it may be pruned, and why (not)."""
+        return self.targets.verdicts
+
+    @property
+    def store(self) -> MaskStore:
+        """The masks of the parameters."""
+        return self.targets.store
+
+    @property
+    def units(self) -> UnitMasks | None:
+        """The masks of the units; None where single weights are pruned."""
+        return self.targets.units
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of everything that may have zeros under a mask."""
@@ -175,13 +185,13 @@ class Controller:
                 "expected whole units: add --prune.units channels (states, heads, blocks)"
             )
         before = dict(self.model.named_parameters())
-        left, total = self.units.total - self.units.removed, self.units.total
+        left, total = self.targets.total - self.targets.removed, self.targets.total
         removal = remove_units(self.model, self.units.groups, self.units.keep)
         shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
         self.removals.append(
             {"step": self.ctx.step, "left": left, "of": total, "sizes": removal.sizes}
         )
-        self._make_masks()
+        self.targets = self.ctx.targets = Targets(self.model, self.options, self.plugins.hook)
         if self._on_removal is not None:
             self._on_removal(removal)
         return removal
@@ -205,28 +215,13 @@ class Controller:
             f"{self.ctx.step}: {error}"
         )
 
-    def _make_masks(self) -> None:
-        kind, ask = self.options.units, self.plugins.hook.ssm_prune_adapter
-        self.verdicts = decide(
-            self.model, self.plugins.hook.ssm_prune_policy, self.options.allow_unsafe
-        )
-        self.units = None if kind == "weights" else UnitMasks(self.model, kind, ask)
-        if self.units is None:
-            names = {name for name, verdict in self.verdicts.items() if verdict.allow}
-        else:
-            names = self.units.masked_parameters()
-        shapes = {name: p.shape for name, p in self.model.named_parameters() if name in names}
-        self.store = MaskStore(shapes)
-
     @property
     def achieved(self) -> float:
         """Fraction of the prunable weights, or units, that is removed."""
         if self.removals:
             last = self.removals[-1]
             return 1 - last["left"] / last["of"]
-        if self.units is not None:
-            return self.units.removed / max(1, self.units.total)
-        return self.store.total_pruned / max(1, self.store.total)
+        return self.targets.removed / max(1, self.targets.total)
 
     def check_reached(self, step: int) -> None:
         """At the end of a run, after the ramp's end: has the requested sparsity been reached?
@@ -256,9 +251,7 @@ class Controller:
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and JSON values."""
         return {
-            "method": self.method.spec.name,
-            "provider": self.method.provider,
-            "settings": self._settings(),
+            **saved_settings(self.method, self.options, self.schedule),
             "masks": self.store.state_dict() if self.units is None else {},
             "units": {} if self.units is None else self.units.state_dict(),
             "removals": self.removals,
@@ -274,7 +267,7 @@ class Controller:
         Raises:
             CheckpointError: saved by another method or version, or with other options.
         """
-        self._check_same(state)
+        check_settings(state, saved_settings(self.method, self.options, self.schedule))
         self.store.load_state_dict(state["masks"])
         self.removals = list(state["removals"])
         if self.units is not None:
@@ -286,115 +279,15 @@ class Controller:
         self.vetoes = list(state["vetoes"])
 
     def _commit(self, proposal: Proposal) -> None:
-        for name, mask in proposal.masks.items():
-            self._check_mask(name, mask)
-        for name, keep in proposal.units.items():
-            self._check_unit(name, keep)
+        self.targets.check(proposal)
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
         problems = [problem.message for answer in asked for problem in answer]
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
             return
-        self.store.replace(proposal.masks)
-        if self.units is not None:
-            self.units.keep |= proposal.units
-            self.store.replace(self.units.parameter_masks({}))
+        self.targets.replace(proposal)
         event = MasksChanged(
             self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
         )
         self.history.append({k: v for k, v in dataclasses.asdict(event).items() if k != "total"})
         self.plugins.hook.ssm_prune_masks_changed(event=event)
-
-    def _check_unit(self, name: str, keep: Tensor) -> None:
-        if self.units is None or name not in self.units.groups:
-            known = "weights are pruned" if self.units is None else f"no {self.units.kind} in it"
-            raise ProposalError(f"proposed units of {name!r}, but {known}")
-        problem = check_units(self.units.groups[name], name, keep)
-        if problem is not None:
-            raise ProposalError(problem)
-
-    def _check_mask(self, name: str, mask: Tensor) -> None:
-        if self.units is not None:
-            raise ProposalError(
-                f"proposed a mask of single weights for {name}, expected units: prune.units is "
-                f"{self.units.kind}"
-            )
-        if name not in self.verdicts:
-            raise ProposalError(f"proposed a mask for {name!r}, but there is no such parameter")
-        if name not in self.store.shapes:
-            raise ProposalError(f"{name} may not be pruned: {self.verdicts[name].reason}")
-        shape = self.store.shapes[name]
-        if mask.dtype != torch.bool or mask.shape != shape:
-            raise ProposalError(
-                f"the mask of {name} is {mask.dtype} {tuple(mask.shape)}, expected torch.bool "
-                f"{tuple(shape)}, True where kept"
-            )
-        removed = mask.numel() - int(mask.sum())
-        if removed > self.ctx.limits[name]:
-            raise ProposalError(
-                f"the mask of {name} removes {removed} of {mask.numel()} weights, expected at most "
-                f"{self.ctx.limits[name]}: {self.verdicts[name].reason}"
-            )
-
-    def _limits(self) -> dict[str, int]:
-        """How many weights each parameter may lose; checked against what is asked for."""
-        if self.units is not None:
-            self._check_units()
-            return {}
-        limits = {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
-        self._check_reachable(limits)
-        return limits
-
-    def _check_units(self) -> None:
-        assert self.units is not None
-        if self.options.sparsity and not self.units.groups and not self.removals:
-            raise PruneError(
-                f"the model has no {self.units.kind} that could be pruned: choose another "
-                "--prune.units (weights, channels, states, heads, blocks), or install an adapter "
-                "for its blocks"
-            )
-
-    def _check_reachable(self, limits: Mapping[str, int]) -> None:
-        wanted = target_count(self.options.sparsity, self.store.total)
-        if self.options.sparsity and not limits:
-            reasons = [f"{name} ({verdict.reason})" for name, verdict in self.verdicts.items()]
-            raise PruneError(
-                f"the model has nothing to prune: {', '.join(reasons[:4])}, ...; choose another "
-                "model, or see --prune.allow_unsafe"
-            )
-        if wanted > sum(limits.values()):
-            capped = [n for n in limits if limits[n] < self.store.shapes[n].numel()]
-            raise PruneError(
-                f"prune.sparsity is {self.options.sparsity}, expected at most "
-                f"{sum(limits.values()) / self.store.total:.3f} for this model, because of "
-                f"{', '.join(capped[:4])}{', ...' if len(capped) > 4 else ''} "
-                f"({self.verdicts[capped[0]].reason}): ask for less, or see --prune.allow_unsafe"
-            )
-
-    def _settings(self) -> dict[str, Any]:
-        """Options that must not change on resume; times as steps, whatever they were given as."""
-        times = {key: getattr(self.schedule, key) for key in ("begin", "end", "every")}
-        options = dataclasses.asdict(self.options) | times
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-
-    def _check_same(self, state: Mapping[str, Any]) -> None:
-        old = (state["method"], state["provider"])
-        if old != (self.method.spec.name, self.method.provider):
-            raise CheckpointError(
-                f"the checkpoint was pruned with {old[0]!r} of {old[1]}, this is "
-                f"{self.method.spec.name!r} of {self.method.provider}: install {old[1]} to go on "
-                "with that run, or start a new one"
-            )
-        saved, now = state["settings"], self._settings()
-        for key in sorted({*now, *saved}):
-            if now.get(key) != saved.get(key):
-                raise CheckpointError(
-                    f"the checkpoint was pruned with {key} {saved.get(key)!r}, this run has "
-                    f"{now.get(key)!r}: resume with the options of the original run"
-                )
-
-
-def _seed(seed: int, method: str) -> int:
-    """A seed of a run and a method; the same in every process (Python's `hash` is not)."""
-    digest = hashlib.sha256(f"{seed}:{method}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

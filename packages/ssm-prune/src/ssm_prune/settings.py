@@ -1,0 +1,53 @@
+"""What must be the same when a pruned run is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssm_core.errors import CheckpointError
+from ssm_prune.loader import Method
+from ssm_prune.options import PruneOptions
+from ssm_prune.schedules import Schedule
+
+
+def saved_settings(method: Method, options: PruneOptions, schedule: Schedule) -> dict[str, Any]:
+    """Method, provider and options for a checkpoint; times as steps, however they were given."""
+    times = {key: getattr(schedule, key) for key in ("begin", "end", "every")}
+    values = dataclasses.asdict(options) | times
+    return {
+        "method": method.spec.name,
+        "provider": method.provider,
+        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
+    }
+
+
+def check_settings(state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare those of a checkpoint with those of this run.
+
+    Args:
+        state, now: as `saved_settings` returns them; `state` may hold more.
+    Raises:
+        CheckpointError: saved by another method or version, or with other options.
+    """
+    old, new = (state["method"], state["provider"]), (now["method"], now["provider"])
+    if old != new:
+        raise CheckpointError(
+            f"the checkpoint was pruned with {old[0]!r} of {old[1]}, this is {new[0]!r} of "
+            f"{new[1]}: install {old[1]} to go on with that run, or start a new one"
+        )
+    saved, present = state["settings"], now["settings"]
+    for key in sorted({*present, *saved}):
+        if present.get(key) != saved.get(key):
+            raise CheckpointError(
+                f"the checkpoint was pruned with {key} {saved.get(key)!r}, this run has "
+                f"{present.get(key)!r}: resume with the options of the original run"
+            )
+
+
+def method_seed(seed: int, method: str) -> int:
+    """A seed of a run and a method; the same in every process (Python's `hash` is not)."""
+    digest = hashlib.sha256(f"{seed}:{method}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
