@@ -104,11 +104,20 @@ def test_sparsity_0_is_bit_identical_to_no_pruning(train: Train) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8])
+@pytest.mark.parametrize(
+    ("stop", "method"),
+    [
+        (1, ("dynamic-cosine", *RAMP)),
+        (5, ("dynamic-cosine", *RAMP, "--prune.regrow", "gradient")),
+        (8, ("dynamic-cosine", *RAMP)),
+        (5, ("gradient", *RAMP)),
+        (5, ("magnitude", "--prune.begin", "6it")),
+    ],
+)
 def test_a_run_stopped_in_the_ramp_goes_on_bit_for_bit(
-    train: Train, monkeypatch: pytest.MonkeyPatch, stop: int
+    train: Train, monkeypatch: pytest.MonkeyPatch, stop: int, method: tuple[str, ...]
 ) -> None:
-    words = ("--prune", "dynamic-cosine", "--prune.sparsity", "0.6", *RAMP)
+    words = ("--prune", *method, "--prune.sparsity", "0.6")
     whole = train(*words, out="whole")
     enforce = MaskStore.enforce
     calls = 0
@@ -178,3 +187,39 @@ def test_list_and_help_show_the_method_and_its_options(
     assert "--prune.sparsity" in shown
     assert "fraction of the prunable weights" in shown
     assert plugin_host().broken == []
+
+
+def test_a_pattern_comes_from_begin_on_and_the_report_says_where(train: Train) -> None:
+    folder = train("--prune", "n:m", "--prune.begin", "3it")
+    weights = prunable(load_file(folder / "model.safetensors"))
+    report = json.loads((folder / "prune_report.json").read_text(encoding="utf-8"))
+    left_out = report["left_out_by_method"]
+    assert {name for name in weights if name not in left_out} >= {
+        "tower.layers.0.mixer.in_proj.weight",
+        "tower.layers.1.mixer.out_proj.weight",
+    }
+    for name, weight in weights.items():
+        if name in left_out:
+            assert bool((weight != 0).all())
+        else:
+            assert ((weight != 0).view(-1, 4).sum(dim=1) == 2).all()
+    total = sum(weight.numel() for weight in weights.values())
+    assert report["achieved_sparsity"] == report["requested_sparsity"] == zeros(weights) / total
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("magnitude", "--prune.score", "magnitud"), "prune.score 'magnitud': did you mean 'magn"),
+        (("gradient", "--prune.criterion", "snip", "--prune.end", "9it"), "no meaning for snip"),
+        (("n:m", "--prune.m", "7"), "2:7 fits no prunable tensor"),
+        (("magnitude", "--prune.end", "9it"), "prune.end"),
+        (("magnitude", "--prune.begin", "13it"), "prune.begin is 13it = step 13, but the run has"),
+    ],
+)
+def test_what_a_method_cannot_do_is_said_in_one_line(
+    train: Train, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    train("--prune", *words, code=2)
+    error = capsys.readouterr().err.strip()
+    assert message in error.splitlines()[-1]

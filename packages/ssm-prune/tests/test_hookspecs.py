@@ -21,6 +21,7 @@ def test_the_hooks_of_this_version() -> None:
         "ssm_prune_methods",
         "ssm_prune_policy",
         "ssm_prune_schedules",
+        "ssm_prune_scores",
     ]
 
 

@@ -9,6 +9,7 @@ from ssm_core import plugin_host
 from ssm_core.errors import DuplicateNameError, PluginLoadError, UnknownNameError
 from ssm_prune import MethodSpec, Pruner, hookimpl
 from ssm_prune.loader import PrunePlugins, prune_plugins
+from ssm_prune.methods import ssm_prune_methods
 
 MakeDistribution = Callable[..., Path]
 
@@ -20,6 +21,9 @@ from ssm_prune import MethodSpec, Pruner, hookimpl
 def ssm_prune_methods():
     return [MethodSpec("shake", Pruner, "shakes the weights")]
 """
+
+
+OWN = sorted(spec.name for spec in ssm_prune_methods())
 
 
 def names(plugins: PrunePlugins) -> list[str]:
@@ -64,7 +68,7 @@ def test_a_broken_plugin_is_recorded_and_stops_nobody_else(
 ) -> None:
     make_distribution("acme-prune", "2.5", "acme_broken", source)
     plugins = PrunePlugins()
-    assert names(plugins) == ["dynamic-cosine"]
+    assert names(plugins) == OWN
     (broken,) = plugins.broken
     assert broken.provider == "acme-prune 2.5"
     assert error in broken.error
@@ -96,12 +100,12 @@ def test_autoload_and_single_plugins_can_be_switched_off(
     make_distribution: MakeDistribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_distribution("acme-prune", "2.5", "acme_shake", METHOD)
-    assert names(PrunePlugins()) == ["dynamic-cosine", "shake"]
+    assert names(PrunePlugins()) == sorted([*OWN, "shake"])
     monkeypatch.setenv("SSM_DISABLE_PLUGINS", "other,acme-prune")
-    assert names(PrunePlugins()) == ["dynamic-cosine"]
+    assert names(PrunePlugins()) == OWN
     monkeypatch.delenv("SSM_DISABLE_PLUGINS")
     monkeypatch.setenv("SSM_PRUNE_DISABLE_AUTOLOAD", "1")
-    assert names(PrunePlugins()) == ["dynamic-cosine"]
+    assert names(PrunePlugins()) == OWN
 
 
 class Twice:

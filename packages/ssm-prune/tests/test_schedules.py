@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_prune.options import PruneOptions
+from ssm_prune.options import OneShotOptions, PruneOptions, RampedOptions
 from ssm_prune.schedules import RAMPS, Schedule, make_schedule
 from ssm_prune.steps import RunLength
 
@@ -45,6 +45,28 @@ def test_a_ramp_rises_and_lands_exactly(
     due = [step for step in range(200) if schedule.due(step)]
     regular = list(range(begin, begin + length, every))
     assert due == [*regular, begin + length]
+
+
+def test_a_ramp_may_start_above_zero() -> None:
+    schedule = Schedule(2, 6, 1, 0.8, RAMPS["cubic"], initial=0.3)
+    expected = [0, 0, 0.3] + [0.3 + 0.5 * (1 - (1 - i / 4) ** 3) for i in (1, 2, 3)] + [0.8, 0.8]
+    assert [schedule.target(step) for step in range(8)] == pytest.approx(expected)
+    assert schedule.target(6) == 0.8
+    assert [schedule.progress(step) for step in (0, 2, 3, 6, 9)] == [0, 0, 0.25, 1, 1]
+
+
+def test_a_constant_sparsity_is_exact_from_the_first_step_on() -> None:
+    options = RampedOptions(sparsity=0.7, initial_sparsity=0.7, begin=0, end=100)
+    schedule = make_schedule(options, LENGTH, RAMPS)
+    assert schedule.due(1)  # not only after `every` steps: masks first change after a step
+    assert [schedule.target(step) for step in range(1, 200)] == [0.7] * 199
+
+
+def test_a_one_shot_schedule_has_one_time() -> None:
+    for begin, step in (("50%", 500), (0, 1)):
+        schedule = make_schedule(OneShotOptions(begin=begin), LENGTH, RAMPS)
+        assert [s for s in range(1, 1001) if schedule.due(s)] == [step]
+        assert schedule.target(step) == 0.8
 
 
 def test_defaults_suit_short_and_long_runs() -> None:

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssm_core.errors import ConfigError
-from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, lowest, target_count
+from ssm_prune.select import (
+    erk_counts,
+    keep_globally,
+    keep_per_layer,
+    layer_counts,
+    lowest,
+    target_count,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 #: few distinct values, so that most scores tie
@@ -116,3 +123,55 @@ def test_layers_at_their_limit_leave_the_rest_to_the_others(
 
 def test_target_count_is_the_nearest_integer() -> None:
     assert [target_count(0.8, n) for n in (0, 1, 3, 10, 12345)] == [0, 1, 2, 8, 9876]
+
+
+def test_erk_gives_the_published_densities() -> None:
+    shapes = {"conv": torch.Size([64, 32, 3, 3]), "large": torch.Size([400, 300])}
+    shapes["small"] = torch.Size([8, 6])
+    limits = {name: shape.numel() for name, shape in shapes.items()}
+    counts = erk_counts(shapes, limits, 0.9)
+    # Erdos-Renyi-Kernel: density = scale (n_in + n_out + k_h + k_w) / (n_in n_out k_h k_w)
+    raw = {"conv": (64 + 32 + 3 + 3) / (64 * 32 * 9), "large": 700 / 120_000}
+    density = {name: 1 - counts[name] / shapes[name].numel() for name in shapes}
+    assert counts["small"] == 0  # 14 / 48 times the scale is above 1: dense
+    assert density["conv"] / density["large"] == pytest.approx(raw["conv"] / raw["large"], rel=1e-3)
+    kept = 0.1 * (64 * 32 * 9 + 120_000 + 48) - 48
+    scale = kept / (102 + 700)
+    assert density["large"] == pytest.approx(scale * raw["large"], abs=1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=4), min_size=1, max_size=6),
+    caps=st.lists(st.sampled_from([0.0, 0.5, 0.9, 1.0]), min_size=6, max_size=6),
+    sparsity=st.floats(0, 0.99),
+)
+def test_erk_equals_a_bisected_scale_and_keeps_the_limits(
+    shapes: list[list[int]], caps: list[float], sparsity: float
+) -> None:
+    named = {str(i): torch.Size(shape) for i, shape in enumerate(shapes)}
+    sizes = {name: shape.numel() for name, shape in named.items()}
+    limits = {name: int(caps[int(name)] * sizes[name]) for name in named}
+    counts = erk_counts(named, limits, sparsity)
+    assert all(0 <= counts[name] <= limits[name] for name in named)
+
+    def kept(name: str, scale: float) -> float:
+        dense = scale * sum(named[name]) / sizes[name]
+        return max(sizes[name] - limits[name], min(1.0, dense) * sizes[name])
+
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        few = sum(kept(name, middle) for name in named) < (1 - sparsity) * sum(sizes.values())
+        low, high = (middle, high) if few else (low, middle)
+    for name, count in counts.items():
+        # rounded to the nearest; the scale may be any where nothing depends on it
+        assert abs(count - (sizes[name] - kept(name, high))) <= 0.5 + 1e-6
+
+
+@given(one=st.floats(0, 0.99), other=st.floats(0, 0.99))
+def test_a_higher_sparsity_takes_no_less_of_any_tensor(one: float, other: float) -> None:
+    shapes = {"a": torch.Size([40, 30]), "b": torch.Size([9, 9]), "c": torch.Size([5, 200])}
+    limits = {"a": 1200, "b": 40, "c": 900}
+    low, high = (erk_counts(shapes, limits, s) for s in sorted((one, other)))
+    assert all(low[name] <= high[name] for name in shapes)

@@ -11,6 +11,7 @@ from ssm_prune import MethodSpec, Proposal, PruneContext, Pruner
 from ssm_prune.masks import MaskStore
 from ssm_prune.methods import ssm_prune_methods
 from ssm_prune.methods.dynamic import DynamicCosine
+from ssm_prune.methods.n_m import NM, NMOptions
 from ssm_prune.testing import (
     check_dense_parity,
     check_resume,
@@ -19,11 +20,31 @@ from ssm_prune.testing import (
     conformance,
 )
 
+SPECS = {spec.name: spec for spec in ssm_prune_methods()}
+REGROW = {"regrow": "gradient", "regrow_fraction": 0.4}
+SNIP = {"criterion": "snip", "begin": 3, "end": 3, "every": None, "snip_steps": 2}
+#: (method, options); the sizes of the toy model are multiples of 3 and 11
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("dynamic-cosine", {}),
+    ("dynamic-cosine", {"scope": "layer", "sparsity": 0.0}),
+    ("dynamic-cosine", REGROW | {"initial_sparsity": 0.3, "score": "random"}),
+    ("dynamic-cosine", REGROW | {"initial_sparsity": 0.6, "begin": 0}),
+    ("gradient", {}),
+    ("gradient", {"criterion": "movement"}),
+    ("gradient", SNIP),
+    ("magnitude", {}),
+    ("n:m", {"n": 6, "m": 11}),
+    ("random", {}),
+]
 
-@pytest.mark.parametrize("spec", ssm_prune_methods(), ids=lambda spec: spec.name)
-def test_every_method_of_this_package_conforms(spec: MethodSpec) -> None:
-    assert conformance(spec) is None
-    assert conformance(spec, {"scope": "layer", "sparsity": 0.0}) is None
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_every_method_of_this_package_conforms(name: str, options: dict[str, Any]) -> None:
+    assert conformance(SPECS[name], options) is None
+
+
+def test_no_method_of_this_package_is_left_out() -> None:
+    assert {name for name, _ in CASES} >= SPECS.keys() - {"imp", "early-bird"}
 
 
 class OneMore(Pruner):
@@ -63,6 +84,25 @@ class Forgets(Pruner):
         return ctx.prune_lowest(self.sums) if ctx.due else None
 
 
+class ComesBackLate(DynamicCosine):
+    """Removes one weight more and takes it back a step later."""
+
+    def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
+        scores = {name: weight.abs() for name, weight in ctx.prunable()}
+        extra = 0 if ctx.due else 1 / sum(score.numel() for score in scores.values())
+        return ctx.prune_lowest(scores, ctx.target + extra) if ctx.step > 3 else None
+
+
+class TouchesAPattern(NM):
+    """Changes weights long before it prunes, although its pattern has no sparsity 0."""
+
+    def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
+        if ctx.step == 7:
+            for _, weight in ctx.prunable():
+                weight.mul_(0.99)
+        return super().after_optimizer_step(ctx)
+
+
 class SavesAnObject(DynamicCosine):
     """Saves what a checkpoint cannot hold."""
 
@@ -75,6 +115,7 @@ class SavesAnObject(DynamicCosine):
     [
         (OneMore, check_schedule, "weights are zero after step"),
         (Pruner, check_schedule, "0 of .* weights are zero after step 5"),
+        (ComesBackLate, check_schedule, "weights are zero after step"),
         (Touches, check_dense_parity, "sparsity 0 changes"),
         (UsesGlobalRandomness, check_resume, "a stop at step|other losses after a stop"),
         (Forgets, check_resume, "a stop at step|other losses after a stop"),
@@ -85,6 +126,12 @@ def test_a_method_that_breaks_a_promise_fails(
 ) -> None:
     with pytest.raises(AssertionError, match=message):
         check(MethodSpec("bad", method, ""))
+
+
+def test_a_pattern_that_is_felt_before_its_time_fails() -> None:
+    spec = MethodSpec("bad", TouchesAPattern, "", NMOptions)
+    with pytest.raises(AssertionError, match="sparsity 0 changes"):
+        check_dense_parity(spec, {"n": 6, "m": 11})
 
 
 def test_a_state_that_cannot_be_saved_is_named() -> None:
@@ -103,7 +150,7 @@ def test_a_saved_state_needs_a_loader() -> None:
 
 def test_zeros_that_come_back_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MaskStore, "zero_gradients", lambda self, parameters: None)
-    (spec,) = ssm_prune_methods()
+    spec = SPECS["dynamic-cosine"]
     check_zeros_stay(spec)  # enforcement alone is enough
     monkeypatch.setattr(MaskStore, "enforce", lambda self, parameters, optimizer: None)
     with pytest.raises(AssertionError, match="not zero under the mask"):

@@ -9,11 +9,17 @@ from torch import nn
 from ssm_prune.hookspecs import hookimpl
 from ssm_prune.policy import Verdict, default_verdict
 from ssm_prune.schedules import RAMPS, Ramp
+from ssm_prune.scores import SCORES, Score
 
 
 @hookimpl
 def ssm_prune_schedules() -> Mapping[str, Ramp]:
     return RAMPS
+
+
+@hookimpl
+def ssm_prune_scores() -> Mapping[str, Score]:
+    return SCORES
 
 
 @hookimpl(trylast=True)

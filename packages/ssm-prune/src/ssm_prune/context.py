@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ssm_core.errors import ConfigError
+from ssm_core.errors import ConfigError, UnknownNameError
 from ssm_prune.errors import ProposalError
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
-from ssm_prune.select import keep_globally, keep_per_layer, layer_counts, target_count
+from ssm_prune.scores import SCORES, Score
+from ssm_prune.select import (
+    erk_counts,
+    keep_globally,
+    keep_per_layer,
+    layer_counts,
+    target_count,
+)
 from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
 
@@ -27,6 +35,8 @@ class PruneContext:
         targets: the host's masks; for reading.
         schedule: begin, end, every, and the ramp.
         rng: CPU generator of this method, seeded by the run and saved with it.
+        left_out: parameter name -> why the method removes nothing of it.
+        scores: what `--prune.score` chooses from.
     """
 
     def __init__(
@@ -40,6 +50,8 @@ class PruneContext:
         self.targets = targets
         self.schedule = schedule
         self.rng = torch.Generator()
+        self.left_out: dict[str, str] = {}
+        self.scores: Mapping[str, Score] = SCORES
         self.logged: dict[str, float] = {}
         self._options = options
         self._parameters = parameters
@@ -50,7 +62,7 @@ class PruneContext:
         return self.targets.units
 
     @property
-    def limits(self) -> Mapping[str, int]:
+    def limits(self) -> dict[str, int]:
         """Parameter name -> how many of its weights may be removed at most."""
         return self.targets.limits
 
@@ -74,6 +86,26 @@ class PruneContext:
     def mask(self, name: str) -> Tensor:
         """A copy of the present mask of one parameter, True where kept."""
         return self.targets.store.mask(name)
+
+    def scorer(self, name: str) -> Callable[[], dict[str, Tensor]]:
+        """The function that scores all prunable weights by `--prune.score NAME`; ask in `setup`.
+
+        Raises:
+            UnknownNameError: no plugin offers a score of that name.
+        """
+        if name not in self.scores:
+            raise UnknownNameError.of("prune.score", name, self.scores)
+        score = self.scores[name]
+        return lambda: {n: score(self, n, parameter) for n, parameter in self.prunable()}
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Remove nothing of this parameter; in `setup`. The report gives the reason."""
+        self.limits[name] = 0
+        self.left_out[name] = reason
+
+    def fix_sparsity(self, sparsity: float) -> None:
+        """Say what the run ends with; in `setup`, for a method whose pattern decides it."""
+        self.schedule = dataclasses.replace(self.schedule, sparsity=sparsity)
 
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
@@ -109,8 +141,11 @@ class PruneContext:
         if self._options.scope == "global":
             count = target_count(sparsity, self.targets.store.total)
             return keep_globally(ranked, max(count, sum(removed.values())), self.limits)
-        sizes = {name: score.numel() for name, score in ranked.items()}
-        counts = layer_counts(sizes, self.limits, sparsity)
+        if self._options.scope == "erk":
+            counts = erk_counts(self.targets.store.shapes, self.limits, sparsity)
+        else:
+            sizes = {name: score.numel() for name, score in ranked.items()}
+            counts = layer_counts(sizes, self.limits, sparsity)
         return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
 
     def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:

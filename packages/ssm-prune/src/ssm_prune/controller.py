@@ -79,11 +79,13 @@ class Controller:
         self.model, self.optimizer = model, optimizer
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
         self.targets = Targets(model, self.options, self.plugins.hook)
-        self.targets.require(self.options.sparsity)
         self.ctx = PruneContext(self.options, self.schedule, self.targets, self.prunable)
+        self.ctx.scores = self.plugins.scores
         self.ctx.rng.manual_seed(method_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
+        self.schedule = self.ctx.schedule  # a method with a fixed pattern sets its own sparsity
+        self.targets.require(self.schedule.sparsity)
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -229,16 +231,16 @@ class Controller:
         Raises:
             NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
         """
-        slack = TOLERANCE
+        asked, slack = self.schedule.sparsity, TOLERANCE
         if self.units is not None and self.units.total:
             slack += self.units.rounding / self.units.total
         elif self.removals:
             slack = 1.0  # checked when they were taken out
-        if step < self.schedule.end or self.achieved >= self.options.sparsity - slack:
+        if step < self.schedule.end or self.achieved >= asked - slack:
             return
         blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
         raise NotPrunedError(
-            f"asked to remove {self.options.sparsity:.1%} of {self.store.total} prunable weights, "
+            f"asked to remove {asked:.1%} of {self.store.total} prunable weights, "
             f"removed {self.achieved:.1%}: method {self.method.spec.name!r} changed masks "
             f"{len(self.history)} times"
             + (

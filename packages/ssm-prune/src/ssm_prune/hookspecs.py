@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ssm_prune.context import PruneContext
     from ssm_prune.policy import Verdict
     from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal
+    from ssm_prune.scores import Score
     from ssm_prune.units import BlockAdapter
 
 PROJECT = "ssm_prune"
@@ -34,6 +35,14 @@ def ssm_prune_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
 @hookspec
 def ssm_prune_schedules() -> Mapping[str, Callable[[float], float]]:  # type: ignore[empty-body]
     """Offer ramps for `--prune.ramp NAME`: u in [0, 1] -> fraction of the target, in [0, 1]."""
+
+
+@hookspec
+def ssm_prune_scores() -> Mapping[str, Score]:  # type: ignore[empty-body]
+    """Offer scores for `--prune.score NAME`: (ctx, name, parameter) -> a number per weight.
+
+    The tensor has the parameter's shape; the lowest are removed first, NaN is refused.
+    """
 
 
 @hookspec(firstresult=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -24,6 +24,7 @@ from ssm_prune import builtin, hookspecs
 from ssm_prune.adapters import ADAPTERS
 from ssm_prune.pruner import MethodSpec
 from ssm_prune.schedules import Ramp
+from ssm_prune.scores import Score
 
 OWN_DISTRIBUTION = "ssm-prune"
 
@@ -60,7 +61,8 @@ class PrunePlugins:
         self.broken: list[BrokenPlugin] = []
         self.methods: dict[str, list[Method]] = {}
         self.ramps: dict[str, Ramp] = {}
-        self._ramp_providers: dict[str, str] = {}
+        self.scores: dict[str, Score] = {}
+        self._providers: dict[str, str] = {}
         for own in (builtin, *ADAPTERS):
             self.register(own, OWN_DISTRIBUTION)
         if load_entry_points:
@@ -72,11 +74,11 @@ class PrunePlugins:
         return self.manager.hook
 
     def register(self, plugin: object, distribution: str, version: str = "") -> None:
-        """Add a plugin and collect its methods and ramps; all of it or, on an error, nothing.
+        """Add a plugin and collect what it offers; all of it or, on an error, nothing.
 
         Raises:
             PluginLoadError: a misspelt hook, a wrong argument, or an unusable method.
-            DuplicateNameError: a ramp of a name that exists.
+            DuplicateNameError: a ramp or a score of a name that exists.
         """
         provider = f"{distribution} {version}".strip()
         try:
@@ -85,7 +87,9 @@ class PrunePlugins:
             methods = self._offered(plugin, "ssm_prune_methods", list)
             ramps = self._offered(plugin, "ssm_prune_schedules", dict)
             self._check_methods(methods, distribution)
-            self._refuse_known_ramps(ramps, provider)
+            scores = self._offered(plugin, "ssm_prune_scores", dict)
+            self._refuse_known("ramp", ramps, self.ramps, provider)
+            self._refuse_known("score", scores, self.scores, provider)
         except DuplicateNameError:
             self.manager.unregister(plugin)
             raise
@@ -96,7 +100,9 @@ class PrunePlugins:
         for spec in methods:
             self.methods.setdefault(spec.name, []).append(Method(spec, distribution, version))
         self.ramps |= ramps
-        self._ramp_providers |= dict.fromkeys(ramps, provider)
+        self.scores |= scores
+        self._providers |= {f"ramp {n}": provider for n in ramps}
+        self._providers |= {f"score {n}": provider for n in scores}
 
     def method(self, name: str) -> Method:
         """The one method of that name.
@@ -135,12 +141,14 @@ class PrunePlugins:
                 raise ValueError(f"method {spec.name!r} is offered twice")
             names.add(spec.name)
 
-    def _refuse_known_ramps(self, ramps: dict[str, Ramp], provider: str) -> None:
-        for name in ramps:
-            if name in self.ramps:
+    def _refuse_known(
+        self, kind: str, offered: Iterable[str], known: Mapping[str, object], provider: str
+    ) -> None:
+        for name in offered:
+            if name in known:
                 raise DuplicateNameError(
-                    f"pruning ramp {name!r} is offered by {self._ramp_providers[name]} and by "
-                    f"{provider}: uninstall one, or set SSM_DISABLE_PLUGINS"
+                    f"pruning {kind} {name!r} is offered by {self._providers[f'{kind} {name}']} "
+                    f"and by {provider}: uninstall one, or set SSM_DISABLE_PLUGINS"
                 )
 
     def _load_entry_points(self) -> None:

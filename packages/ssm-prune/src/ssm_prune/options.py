@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ssm_core.errors import ConfigError
@@ -26,8 +26,8 @@ class PruneOptions:
             shorter.
         ramp: shape of the way from 0 to `sparsity`: cosine, cosine-quarter, cubic, or one that a
             plugin offers.
-        scope: rank the weights of all tensors together (global), or remove the same fraction of
-            each tensor (layer).
+        scope: rank the weights of all tensors together (global), remove the same fraction of each
+            tensor (layer), or more of the larger ones (erk: Erdos-Renyi-Kernel densities).
         allow_unsafe: name patterns such as `*.conv1d.weight` of tensors to prune although the
             policy forbids or limits it.
     """
@@ -39,7 +39,7 @@ class PruneOptions:
     end: int | str = "75%"
     every: int | str | None = None
     ramp: str = "cosine"
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer", "erk"] = "global"
     allow_unsafe: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,3 +52,48 @@ class PruneOptions:
                 "prune.remove is True with prune.units weights, expected units channels, states, "
                 "heads or blocks: single weights cannot be taken out of a tensor"
             )
+        if self.scope == "erk" and self.units != "weights":
+            raise ConfigError(
+                f"prune.scope is erk with prune.units {self.units}, expected global or layer: "
+                "these densities are made for single weights"
+            )
+
+
+@dataclass(frozen=True)
+class RampedOptions(PruneOptions):
+    """Options of a method whose ramp need not start from nothing.
+
+    Args:
+        initial_sparsity: sparsity at `begin`, where the ramp leaves; equal to `sparsity`: it stays
+            the same, and only what is removed may change.
+    """
+
+    initial_sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.initial_sparsity <= self.sparsity:
+            raise ConfigError(
+                f"prune.initial_sparsity is {self.initial_sparsity!r}, expected from 0 to "
+                f"prune.sparsity ({self.sparsity})"
+            )
+
+
+@dataclass(frozen=True)
+class OneShotOptions(PruneOptions):
+    """Options of a method that changes masks once; there is no ramp.
+
+    Args:
+        begin: time at which the weights are removed.
+        score: what a weight is worth: magnitude, random, or one that a plugin offers.
+    """
+
+    begin: int | str = "50%"
+    end: int | str = field(init=False, default="")
+    every: int | str | None = field(init=False, default=None)
+    ramp: str = field(init=False, default="cosine")
+    score: str = "magnitude"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "end", self.begin)

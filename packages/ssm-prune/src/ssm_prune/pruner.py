@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ssm_prune.context import PruneContext
 
 API_VERSION = 1
+#: everybody's name for this pattern, and the only one with the ':' of DISTRIBUTION:METHOD
+_N_M = "n:m"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class MethodSpec:
     api: int = API_VERSION
 
     def __post_init__(self) -> None:
-        if not self.name or ":" in self.name or self.name != "".join(self.name.split()):
+        word = self.name and self.name == "".join(self.name.split())
+        if not word or (":" in self.name and self.name != _N_M):
             raise ValueError(f"method name {self.name!r}, expected a word without ':' or spaces")
         if self.api != API_VERSION:
             raise ValueError(

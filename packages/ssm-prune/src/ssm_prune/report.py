@@ -25,7 +25,7 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
         "provider": method.provider,
         "state": "masked",
         "note": "Masked weights are zero but still stored and multiplied: no gain in speed.",
-        "requested_sparsity": controller.options.sparsity,
+        "requested_sparsity": schedule.sparsity,
         "achieved_sparsity": controller.achieved,
         "prunable_weights": store.total,
         "removed_weights": store.total_pruned,
@@ -38,6 +38,7 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
             "finished": step >= schedule.end,
         },
         "tensors": [_tensor(controller, name) for name in controller.verdicts],
+        "left_out_by_method": controller.ctx.left_out,
         "updates": controller.history,
         "stopped_proposals": controller.vetoes,
     }

@@ -1,7 +1,8 @@
 """When masks change and how many weights are gone by then.
 
 A ramp maps u in [0, 1], the time since `begin` as a fraction of the ramp's length, to the fraction
-of the target sparsity. "Cosine" means two things in the literature; both are here under own names.
+of the way from the initial sparsity (0 unless told) to the target. "Cosine" means two things in the
+literature; both are here under own names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_prune.options import PruneOptions
+from ssm_prune.options import PruneOptions, RampedOptions
 from ssm_prune.steps import RunLength, parse_time
 
 Ramp = Callable[[float], float]
@@ -47,6 +48,13 @@ class Schedule:
     every: int
     sparsity: float
     ramp: Ramp
+    initial: float = 0.0
+
+    def progress(self, step: int) -> float:
+        """The part of the ramp that is over after `step` steps, from 0 to 1."""
+        if step >= self.end:
+            return 1.0
+        return max(0.0, (step - self.begin) / (self.end - self.begin))
 
     def due(self, step: int) -> bool:
         """Whether masks change after `step` completed steps."""
@@ -63,11 +71,11 @@ class Schedule:
         if step >= self.end:
             return self.sparsity
         if step <= self.begin:
-            return 0.0
-        fraction = self.ramp((step - self.begin) / (self.end - self.begin))
+            return self.initial if step == self.begin else 0.0
+        fraction = self.ramp(self.progress(step))
         if not 0 <= fraction <= 1:
             raise ConfigError(f"the ramp returned {fraction!r} at step {step}, expected 0 to 1")
-        return self.sparsity * fraction
+        return self.initial + (self.sparsity - self.initial) * fraction
 
 
 def make_schedule(options: PruneOptions, length: RunLength, ramps: Mapping[str, Ramp]) -> Schedule:
@@ -83,15 +91,19 @@ def make_schedule(options: PruneOptions, length: RunLength, ramps: Mapping[str, 
     end = parse_time(options.end, length, "prune.end")
     # a percentage of a very short run may round to 0, but masks first change after a step
     end = max(end, 1)
+    initial = options.initial_sparsity if isinstance(options, RampedOptions) else 0.0
+    if initial:
+        begin = max(begin, 1)
     if begin > end:
         raise ConfigError(
             f"prune.begin is {options.begin} = step {begin}, expected at most prune.end "
             f"({options.end} = step {end})"
         )
     if end > length.total_steps:
+        key = "prune.begin" if options.end == options.begin else "prune.end"
         raise ConfigError(
-            f"prune.end is {options.end} = step {end}, but the run has {length.total_steps} "
-            "steps: choose an earlier end, or train longer"
+            f"{key} is {options.end} = step {end}, but the run has {length.total_steps} steps: "
+            "choose an earlier time, or train longer"
         )
     if options.every is None:
         every = min(100, max(1, (end - begin) // 20))
@@ -99,4 +111,4 @@ def make_schedule(options: PruneOptions, length: RunLength, ramps: Mapping[str, 
         every = parse_time(options.every, length, "prune.every")
         if every < 1:
             raise ConfigError(f"prune.every is {options.every} = {every} steps, expected 1 or more")
-    return Schedule(begin, end, every, options.sparsity, ramps[options.ramp])
+    return Schedule(begin, end, every, options.sparsity, ramps[options.ramp], initial)

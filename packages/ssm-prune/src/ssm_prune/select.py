@@ -96,6 +96,40 @@ def layer_counts(
         at_limit |= over
 
 
+def erk_counts(
+    shapes: Mapping[str, torch.Size], limits: Mapping[str, int], sparsity: float
+) -> dict[str, int]:
+    """How many weights each tensor loses with Erdos-Renyi-Kernel densities.
+
+    What a tensor keeps grows with the sum of its dimensions, not with their product: its density is
+    min(1, scale * sum(shape) / product(shape)), so that larger tensors become sparser (Evci et al.
+    2020, section 3). One scale for all makes the sum `sparsity` of all weights, up to rounding
+    within each tensor. A tensor whose limit forbids its density loses its limit.
+    """
+    sizes = {name: max(1, shape.numel()) for name, shape in shapes.items()}
+    slopes = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    lowest_density = {name: 1 - limits[name] / sizes[name] for name in shapes}
+
+    def densities(scale: float) -> dict[str, float]:
+        return {n: min(1.0, max(lowest_density[n], scale * slopes[n])) for n in shapes}
+
+    def kept(scale: float) -> float:
+        found = densities(scale)
+        return sum(found[name] * sizes[name] for name in shapes)
+
+    # what is kept is piecewise linear in the scale; it bends where a tensor reaches a bound
+    bends = sorted({0.0} | {b / slopes[n] for n in shapes for b in (lowest_density[n], 1.0)})
+    wanted = (1 - sparsity) * sum(sizes.values())
+    upper = next((i for i, bend in enumerate(bends) if kept(bend) >= wanted), len(bends) - 1)
+    low, high = bends[max(0, upper - 1)], bends[upper]
+    rise = kept(high) - kept(low)
+    scale = low + (high - low) * (wanted - kept(low)) / rise if rise > 0 else high
+    return {
+        name: min(limits[name], target_count(1 - density, shapes[name].numel()))
+        for name, density in densities(scale).items()
+    }
+
+
 def _comparable(scores: Mapping[str, Tensor], name: str) -> Tensor:
     """Flat scores in float64 or float32, which holds every half-precision value exactly."""
     flat = scores[name].detach().flatten()

@@ -214,7 +214,8 @@ def _plain(namespace: Any, configs: Mapping[str, type]) -> dict[str, dict[str, A
     plain = {}
     for section, cls in configs.items():
         given = values.get(section) or {}
-        plain[section] = {f.name: _yaml_value(given[f.name]) for f in dataclasses.fields(cls)}
+        names = [f.name for f in dataclasses.fields(cls) if f.init]
+        plain[section] = {name: _yaml_value(given[name]) for name in names}
     return plain
 
 
