@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ssm_prune.select import (
     layer_counts,
     target_count,
 )
+from ssm_prune.steps import RunLength
 from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
 
@@ -34,6 +36,7 @@ class PruneContext:
         level: how often the run was rewound.
         targets: the host's masks; for reading.
         schedule: begin, end, every, and the ramp.
+        length: of the run, or of each of its levels.
         rng: CPU generator of this method, seeded by the run and saved with it.
         left_out: parameter name -> why the method removes nothing of it.
         scores: what `--prune.score` chooses from.
@@ -44,15 +47,18 @@ class PruneContext:
         options: PruneOptions,
         schedule: Schedule,
         targets: Targets,
+        length: RunLength,
         parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]],
     ) -> None:
         self.step = self.epoch = self.level = 0
+        self.length = length
         self.targets = targets
         self.schedule = schedule
         self.rng = torch.Generator()
         self.left_out: dict[str, str] = {}
         self.scores: Mapping[str, Score] = SCORES
         self.logged: dict[str, float] = {}
+        self.notes: list[dict[str, Any]] = []
         self._options = options
         self._parameters = parameters
 
@@ -65,6 +71,11 @@ class PruneContext:
     def limits(self) -> dict[str, int]:
         """Parameter name -> how many of its weights may be removed at most."""
         return self.targets.limits
+
+    @property
+    def total(self) -> int:
+        """How many prunable weights there are, or units."""
+        return self.targets.total
 
     @property
     def due(self) -> bool:
@@ -111,6 +122,10 @@ class PruneContext:
         """Record a number as `prune/NAME` with the metrics of this step."""
         self.logged[f"prune/{name}"] = float(value)
 
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Put JSON values into the history of the masks, which is saved and in the report."""
+        self.notes.append(dict(values))
+
     def prune_lowest(self, scores: Mapping[str, Tensor], sparsity: float | None = None) -> Proposal:
         """Propose to remove the lowest-scored weights, exactly as many as the sparsity says.
 
@@ -127,12 +142,13 @@ class PruneContext:
         wanted = self.target if sparsity is None else sparsity
         if self.units is not None:
             checked = {name: _checked(name, p.shape, scores) for name, p in self.prunable()}
-            return Proposal(units=self.units.choose(checked, wanted, self._options.scope))
+            keep = self.units.choose(checked, wanted, self._options.scope)
+            return Proposal(units=keep, target=wanted)
         ranked = {
             name: self._with_removed_first(name, scores) for name in self.targets.store.shapes
         }
         try:
-            return Proposal(self._keep(ranked, wanted))
+            return Proposal(self._keep(ranked, wanted), target=wanted)
         except ConfigError as error:
             raise ProposalError(str(error)) from error
 

@@ -24,15 +24,14 @@ from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import Verdict
 from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
+from ssm_prune.reached import blockers, check_reached
 from ssm_prune.removal import Removal, remove_units, shrink_optimizer
+from ssm_prune.rewind import go_back, shuffle
 from ssm_prune.schedules import make_schedule
 from ssm_prune.settings import check_settings, method_seed, saved_settings
 from ssm_prune.steps import RunLength
 from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
-
-#: how far below the requested sparsity a finished run may end
-TOLERANCE = 0.01
 
 
 class Controller:
@@ -41,7 +40,9 @@ class Controller:
     Attributes:
         targets: what may be pruned, with its masks.
         removals: what was taken out of the model, in order: step, number of units and sizes.
-        history: what each mask update did.
+        history: what each mask update did, and what the method noted.
+        points: steps after which the method may want the weights back (`Rewind`).
+        metrics: results of the last evaluation, for the history of levels.
         vetoes: proposals that `ssm_prune_check` stopped.
     """
 
@@ -65,6 +66,7 @@ class Controller:
         self.history: list[dict[str, Any]] = []
         self.vetoes: list[dict[str, Any]] = []
         self.removals: list[dict[str, Any]] = []
+        self.metrics: dict[str, float] = {}
 
     @torch.no_grad()
     def start(
@@ -79,13 +81,14 @@ class Controller:
         self.model, self.optimizer = model, optimizer
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
         self.targets = Targets(model, self.options, self.plugins.hook)
-        self.ctx = PruneContext(self.options, self.schedule, self.targets, self.prunable)
+        self.ctx = PruneContext(self.options, self.schedule, self.targets, length, self.prunable)
         self.ctx.scores = self.plugins.scores
         self.ctx.rng.manual_seed(method_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
         self.schedule = self.ctx.schedule  # a method with a fixed pattern sets its own sparsity
         self.targets.require(self.schedule.sparsity)
+        self.points = frozenset(self.pruner.rewind_points(self.ctx))
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -144,35 +147,73 @@ class Controller:
         self.ctx.step = step
         self.ctx.logged = {}
         if not self.removals:
-            proposal = self._asked(self.pruner.after_optimizer_step)
-            if isinstance(proposal, Proposal):
-                self._carry_out(proposal)
-            if self.options.remove and step >= self.schedule.end:
-                self.materialise()
+            self._act(self._asked(self.pruner.after_optimizer_step))
+        # nothing masked: nothing to take out, and `check_reached` says so
+        ended = step >= self.schedule.end and self.targets.removed > 0
+        if self.options.remove and ended and not self.removals:
+            self.materialise()
         self.store.enforce(self.parameters(), self.optimizer)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @torch.no_grad()
-    def epoch_end(self, epoch: int) -> None:
+    def epoch_end(self, epoch: int) -> dict[str, float]:
         """Let the method change masks, or take units out, at the end of an epoch.
 
         Args:
             epoch: epochs completed, this one counted.
+        Returns:
+            Numbers to log.
         """
         self.ctx.epoch = epoch
-        if self.removals:
-            return
-        answer = self._asked(self.pruner.on_epoch_end)
-        if isinstance(answer, Proposal):
-            self._carry_out(answer)
+        self.ctx.logged = {}
+        if not self.removals:
+            self._act(self._asked(self.pruner.on_epoch_end))
             self.store.enforce(self.parameters(), self.optimizer)
-        elif isinstance(answer, Materialise):
-            self.materialise()
+        return self.ctx.logged
 
     @torch.no_grad()
-    def steps_done(self) -> Rewind | None:
-        """Ask the method whether the run is to go on from an earlier step."""
-        return None if self.removals else self._asked(self.pruner.on_steps_done)
+    def steps_done(self, step: int) -> Rewind | None:
+        """Ask the method whether the run is to go on from an earlier step, and take its masks.
+
+        After an answer other than None, call `begin_level`; nothing may be saved in between.
+
+        Args:
+            step: optimizer steps completed: all of the level.
+        Raises:
+            ProposalError: the method broke a rule of the host.
+            NotPrunedError: a check of a plugin stopped the masks of the level.
+        """
+        self.ctx.step = step
+        if self.removals:
+            return None
+        rewind: Rewind | None = self._asked(self.pruner.on_steps_done)
+        if self.points and not any(e.get("level") == self.ctx.level for e in self.history):
+            found = {"level": self.ctx.level, "sparsity": self.achieved}
+            self._note(found | self.metrics)
+        if rewind is None:
+            return None
+        if rewind.step not in self.points:
+            wrong = f"wants to go back to step {rewind.step}, which `rewind_points` did not name"
+            raise self._named(ProposalError(wrong))
+        if not self._carry_out(rewind.proposal):
+            raise NotPrunedError(
+                f"pruning method {self.method.spec.name!r} cannot begin level "
+                f"{self.ctx.level + 1}: {blockers(self.vetoes)}"
+            )
+        return rewind
+
+    @torch.no_grad()
+    def begin_level(self, rewind: Rewind, state: Mapping[str, Any]) -> None:
+        """Give model and optimizer what `rewind` asks for, under the masks.
+
+        Args:
+            state: of the step to go back to (`ssm_prune.rewind`).
+        """
+        go_back(self.model, self.optimizer, state, rewind)
+        if rewind.weights == "shuffled":
+            shuffle(self.parameters(), self.ctx.rng)
+        self.ctx.level += 1
+        self.store.enforce(self.parameters(), self.optimizer)
 
     @torch.no_grad()
     def materialise(self) -> Removal:
@@ -191,7 +232,13 @@ class Controller:
         removal = remove_units(self.model, self.units.groups, self.units.keep)
         shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
         self.removals.append(
-            {"step": self.ctx.step, "left": left, "of": total, "sizes": removal.sizes}
+            {
+                "step": self.ctx.step,
+                "left": left,
+                "of": total,
+                "rounding": self.units.rounding,
+                "sizes": removal.sizes,
+            }
         )
         self.targets = self.ctx.targets = Targets(self.model, self.options, self.plugins.hook)
         if self._on_removal is not None:
@@ -200,16 +247,20 @@ class Controller:
 
     def _asked(self, question: Callable[[PruneContext], Any]) -> Any:
         """The method's answer; what it does wrong is reported with its name and the step."""
+        self.ctx.notes.clear()
         try:
-            return question(self.ctx)
+            answer = question(self.ctx)
         except ProposalError as error:
             raise self._named(error) from error
+        for values in self.ctx.notes:
+            self._note(values)
+        return answer
 
-    def _carry_out(self, proposal: Proposal) -> None:
-        try:
-            self._commit(proposal)
-        except ProposalError as error:
-            raise self._named(error) from error
+    def _act(self, answer: Proposal | Materialise | None) -> None:
+        proposal = answer.proposal if isinstance(answer, Materialise) else answer
+        done = proposal is None or self._carry_out(proposal)
+        if isinstance(answer, Materialise) and done:
+            self.materialise()
 
     def _named(self, error: ProposalError) -> ProposalError:
         return ProposalError(
@@ -226,29 +277,13 @@ class Controller:
         return self.targets.removed / max(1, self.targets.total)
 
     def check_reached(self, step: int) -> None:
-        """At the end of a run, after the ramp's end: has the requested sparsity been reached?
+        """At the end of a run: has the sparsity been reached that the method promised?
 
         Raises:
-            NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
+            NotPrunedError: no; lists what blocked it.
         """
-        asked, slack = self.schedule.sparsity, TOLERANCE
-        if self.units is not None and self.units.total:
-            slack += self.units.rounding / self.units.total
-        elif self.removals:
-            slack = 1.0  # checked when they were taken out
-        if step < self.schedule.end or self.achieved >= asked - slack:
-            return
-        blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
-        raise NotPrunedError(
-            f"asked to remove {asked:.1%} of {self.store.total} prunable weights, "
-            f"removed {self.achieved:.1%}: method {self.method.spec.name!r} changed masks "
-            f"{len(self.history)} times"
-            + (
-                f", {len(self.vetoes)} proposals were stopped ({' | '.join(blocked)})"
-                if blocked
-                else ", no proposal was stopped"
-            )
-        )
+        self.ctx.step = step
+        check_reached(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and JSON values."""
@@ -257,6 +292,8 @@ class Controller:
             "masks": self.store.state_dict() if self.units is None else {},
             "units": {} if self.units is None else self.units.state_dict(),
             "removals": self.removals,
+            "level": self.ctx.level,
+            "metrics": self.metrics,
             "pruner": self.pruner.state_dict(),
             "rng": self.ctx.rng.get_state(),
             "history": self.history,
@@ -275,21 +312,36 @@ class Controller:
         if self.units is not None:
             self.units.load_state_dict(state["units"])
             self.store.replace(self.units.parameter_masks({}))
+        self.ctx.level = state["level"]
+        self.metrics = dict(state["metrics"])
         self.pruner.load_state_dict(state["pruner"])
         self.ctx.rng.set_state(state["rng"])
         self.history = list(state["history"])
         self.vetoes = list(state["vetoes"])
 
-    def _commit(self, proposal: Proposal) -> None:
-        self.targets.check(proposal)
+    def _carry_out(self, proposal: Proposal) -> bool:
+        """Take over new masks; False if a check of a plugin stopped them."""
+        try:
+            self.targets.check(proposal)
+        except ProposalError as error:
+            raise self._named(error) from error
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
         problems = [problem.message for answer in asked for problem in answer]
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
-            return
+            return False
         self.targets.replace(proposal)
-        event = MasksChanged(
-            self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
-        )
-        self.history.append({k: v for k, v in dataclasses.asdict(event).items() if k != "total"})
+        target = self.ctx.target if proposal.target is None else proposal.target
+        event = MasksChanged(self.ctx.step, target, self.store.total_pruned, self.store.total)
+        self._record(event, {})
         self.plugins.hook.ssm_prune_masks_changed(event=event)
+        return True
+
+    def _note(self, values: Mapping[str, Any]) -> None:
+        promised, store = self.pruner.promised(self.ctx), self.store
+        event = MasksChanged(self.ctx.step, promised, store.total_pruned, store.total)
+        self._record(event, values)
+
+    def _record(self, event: MasksChanged, values: Mapping[str, Any]) -> None:
+        entry = {k: v for k, v in dataclasses.asdict(event).items() if k != "total"}
+        self.history.append({**entry, **values})
