@@ -4,7 +4,7 @@ Source: You et al. 2020, arXiv:1909.11957. Its text and its published code disag
 the code compares the newest mask with the four before it, the text asks for five small distances
 between successive ones. A mask that drifts slowly for ever satisfies the second rule only.
 
-All comparisons are of integer counts: in floats, 1 - 9 / 10 <= 0.1 is False.
+All comparisons are of integer counts: in floats, 1 - 9 / 10 < 0.1 is True.
 """
 
 from __future__ import annotations
