@@ -18,17 +18,18 @@ import torch
 from torch import nn
 
 from ssm_prune.context import PruneContext
-from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
+from ssm_prune.errors import ProposalError, PruneError
+from ssm_prune.levels import accept_level, end_level
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import Verdict
 from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
-from ssm_prune.reached import blockers, check_reached
+from ssm_prune.reached import check_reached
 from ssm_prune.removal import Removal, remove_units, shrink_optimizer
 from ssm_prune.rewind import go_back, shuffle
+from ssm_prune.saved import load_saved, method_seed, saved_state
 from ssm_prune.schedules import make_schedule
-from ssm_prune.settings import check_settings, method_seed, saved_settings
 from ssm_prune.steps import RunLength
 from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
@@ -147,7 +148,7 @@ class Controller:
         self.ctx.step = step
         self.ctx.logged = {}
         if not self.removals:
-            self._act(self._asked(self.pruner.after_optimizer_step))
+            self._act(self.asked(self.pruner.after_optimizer_step))
         # nothing masked: nothing to take out, and `check_reached` says so
         ended = step >= self.schedule.end and self.targets.removed > 0
         if self.options.remove and ended and not self.removals:
@@ -167,8 +168,10 @@ class Controller:
         self.ctx.epoch = epoch
         self.ctx.logged = {}
         if not self.removals:
-            self._act(self._asked(self.pruner.on_epoch_end))
-            self.store.enforce(self.parameters(), self.optimizer)
+            answer = self.asked(self.pruner.on_epoch_end)
+            self._act(answer)
+            if answer is not None:
+                self.store.enforce(self.parameters(), self.optimizer)
         return self.ctx.logged
 
     @torch.no_grad()
@@ -186,20 +189,10 @@ class Controller:
         self.ctx.step = step
         if self.removals:
             return None
-        rewind: Rewind | None = self._asked(self.pruner.on_steps_done)
-        if self.points and not any(e.get("level") == self.ctx.level for e in self.history):
-            found = {"level": self.ctx.level, "sparsity": self.achieved}
-            self._note(found | self.metrics)
-        if rewind is None:
-            return None
-        if rewind.step not in self.points:
-            wrong = f"wants to go back to step {rewind.step}, which `rewind_points` did not name"
-            raise self._named(ProposalError(wrong))
-        if not self._carry_out(rewind.proposal):
-            raise NotPrunedError(
-                f"pruning method {self.method.spec.name!r} cannot begin level "
-                f"{self.ctx.level + 1}: {blockers(self.vetoes)}"
-            )
+        rewind: Rewind | None = self.asked(self.pruner.on_steps_done)
+        end_level(self)
+        if rewind is not None:
+            accept_level(self, rewind)
         return rewind
 
     @torch.no_grad()
@@ -245,24 +238,25 @@ class Controller:
             self._on_removal(removal)
         return removal
 
-    def _asked(self, question: Callable[[PruneContext], Any]) -> Any:
+    def asked(self, question: Callable[[PruneContext], Any]) -> Any:
         """The method's answer; what it does wrong is reported with its name and the step."""
         self.ctx.notes.clear()
         try:
             answer = question(self.ctx)
         except ProposalError as error:
-            raise self._named(error) from error
+            raise self.named(error) from error
         for values in self.ctx.notes:
-            self._note(values)
+            self.note(values)
         return answer
 
     def _act(self, answer: Proposal | Materialise | None) -> None:
         proposal = answer.proposal if isinstance(answer, Materialise) else answer
-        done = proposal is None or self._carry_out(proposal)
+        done = proposal is None or self.carry_out(proposal)
         if isinstance(answer, Materialise) and done:
             self.materialise()
 
-    def _named(self, error: ProposalError) -> ProposalError:
+    def named(self, error: ProposalError) -> ProposalError:
+        """The error with the method and the step in front."""
         return ProposalError(
             f"pruning method {self.method.spec.name!r} of {self.method.provider}, step "
             f"{self.ctx.step}: {error}"
@@ -287,18 +281,7 @@ class Controller:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and JSON values."""
-        return {
-            **saved_settings(self.method, self.options, self.schedule),
-            "masks": self.store.state_dict() if self.units is None else {},
-            "units": {} if self.units is None else self.units.state_dict(),
-            "removals": self.removals,
-            "level": self.ctx.level,
-            "metrics": self.metrics,
-            "pruner": self.pruner.state_dict(),
-            "rng": self.ctx.rng.get_state(),
-            "history": self.history,
-            "vetoes": self.vetoes,
-        }
+        return saved_state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned, after `start`.
@@ -306,25 +289,14 @@ class Controller:
         Raises:
             CheckpointError: saved by another method or version, or with other options.
         """
-        check_settings(state, saved_settings(self.method, self.options, self.schedule))
-        self.store.load_state_dict(state["masks"])
-        self.removals = list(state["removals"])
-        if self.units is not None:
-            self.units.load_state_dict(state["units"])
-            self.store.replace(self.units.parameter_masks({}))
-        self.ctx.level = state["level"]
-        self.metrics = dict(state["metrics"])
-        self.pruner.load_state_dict(state["pruner"])
-        self.ctx.rng.set_state(state["rng"])
-        self.history = list(state["history"])
-        self.vetoes = list(state["vetoes"])
+        load_saved(self, state)
 
-    def _carry_out(self, proposal: Proposal) -> bool:
+    def carry_out(self, proposal: Proposal) -> bool:
         """Take over new masks; False if a check of a plugin stopped them."""
         try:
             self.targets.check(proposal)
         except ProposalError as error:
-            raise self._named(error) from error
+            raise self.named(error) from error
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
         problems = [problem.message for answer in asked for problem in answer]
         if problems:
@@ -337,7 +309,8 @@ class Controller:
         self.plugins.hook.ssm_prune_masks_changed(event=event)
         return True
 
-    def _note(self, values: Mapping[str, Any]) -> None:
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Put values into the history, beside what the masks are now."""
         promised, store = self.pruner.promised(self.ctx), self.store
         event = MasksChanged(self.ctx.step, promised, store.total_pruned, store.total)
         self._record(event, values)

@@ -1,16 +1,58 @@
-"""What must be the same when a pruned run is resumed."""
+"""What of a pruned run is in its checkpoint, and what must be the same when it is resumed."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssm_core.errors import CheckpointError
 from ssm_prune.loader import Method
 from ssm_prune.options import PruneOptions
 from ssm_prune.schedules import Schedule
+
+if TYPE_CHECKING:
+    from ssm_prune.controller import Controller
+
+
+def saved_state(controller: Controller) -> dict[str, Any]:
+    """Everything a resumed run needs: tensors and JSON values."""
+    units = controller.units
+    return {
+        **saved_settings(controller.method, controller.options, controller.schedule),
+        "masks": controller.store.state_dict() if units is None else {},
+        "units": {} if units is None else units.state_dict(),
+        "removals": controller.removals,
+        "level": controller.ctx.level,
+        "metrics": controller.metrics,
+        "pruner": controller.pruner.state_dict(),
+        "rng": controller.ctx.rng.get_state(),
+        "history": controller.history,
+        "vetoes": controller.vetoes,
+    }
+
+
+def load_saved(controller: Controller, state: Mapping[str, Any]) -> None:
+    """Take back what `saved_state` returned, after `Controller.start`.
+
+    Raises:
+        CheckpointError: saved by another method or version, or with other options.
+    """
+    now = saved_settings(controller.method, controller.options, controller.schedule)
+    check_settings(state, now)
+    store, units = controller.store, controller.units
+    store.load_state_dict(state["masks"])
+    controller.removals = list(state["removals"])
+    if units is not None:
+        units.load_state_dict(state["units"])
+        store.replace(units.parameter_masks({}))
+    controller.ctx.level = state["level"]
+    controller.metrics = dict(state["metrics"])
+    controller.pruner.load_state_dict(state["pruner"])
+    controller.ctx.rng.set_state(state["rng"])
+    controller.history = list(state["history"])
+    controller.vetoes = list(state["vetoes"])
 
 
 def saved_settings(method: Method, options: PruneOptions, schedule: Schedule) -> dict[str, Any]:
