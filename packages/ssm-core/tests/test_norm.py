@@ -55,6 +55,16 @@ def test_equals_the_formula(
     torch.testing.assert_close(y.double(), expected, rtol=tol, atol=tol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rms_norm_is_the_same_without_a_gradient(dtype: torch.dtype) -> None:
+    norm, x = RMSNorm(37).to(dtype), torch.randn(2, 5, 37, dtype=dtype)
+    torch.nn.init.normal_(norm.weight)
+    y = norm(x)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), y.detach())
+        torch.testing.assert_close(norm(x.mT.contiguous().mT), y.detach())
+
+
 @pytest.mark.parametrize("kind", ["rms", "layer"])
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -20,6 +20,8 @@ void bind_operators(py::module_& module) {
   bind_ssd_scan(module);
   bind_log_vandermonde(module);
   bind_cauchy(module);
+  bind_mamba_directions(module);
+  bind_rms_norm(module);
 }
 
 }  // namespace ssm

@@ -70,7 +70,6 @@ void directions_forward(const std::vector<ScanInputs>& inputs, const Ref3& y, co
     directions[k].checkpoints = pointer<void>(checkpoints[k]);
   }
   const KernelTable& kernels = active_kernels();
-  if (kernels.selective_scan_directions_forward == nullptr) throw std::invalid_argument("call the scans one by one");
   const WithoutGil without_gil(kernels);
   kernels.selective_scan_directions_forward(directions.data(), static_cast<int64_t>(directions.size()));
 }
@@ -140,7 +139,7 @@ void bind_selective_scan(py::module_& module) {
   module.def("selective_scan_forward", &forward);
   module.def("selective_scan_backward", &backward);
   module.def("scans_directions_together",
-             [] { return active_kernels().selective_scan_directions_forward != nullptr; });
+             [] { return active_kernels().selective_scan_directions_backward != nullptr; });
   module.def("selective_scan_directions_forward", &directions_forward);
   module.def("selective_scan_directions_backward", &directions_backward);
 }

@@ -57,6 +57,8 @@ void bind_diagonal_scan(pybind11::module_& module);
 void bind_ssd_scan(pybind11::module_& module);
 void bind_log_vandermonde(pybind11::module_& module);
 void bind_cauchy(pybind11::module_& module);
+void bind_mamba_directions(pybind11::module_& module);
+void bind_rms_norm(pybind11::module_& module);
 void bind_machine_limits(pybind11::module_& module);
 
 }  // namespace ssm

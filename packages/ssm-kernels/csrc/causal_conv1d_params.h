@@ -29,7 +29,7 @@ struct ConvInputs {
 struct ConvForward {
   ConvInputs in;
   View3 y;
-  void* final_state = nullptr;
+  void* final_state = nullptr;  // (b, d, k - 1); on the CPU nullptr: not wanted
 };
 
 struct ConvBackward {

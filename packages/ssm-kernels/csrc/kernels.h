@@ -8,7 +8,9 @@
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
 #include "log_vandermonde_params.h"
+#include "mamba_directions_params.h"
 #include "params.h"
+#include "rms_norm_params.h"
 #include "selective_state_update_params.h"
 #include "ssd_scan_params.h"
 
@@ -31,10 +33,11 @@ struct KernelTable {
   void (*log_vandermonde_backward)(const VandermondeBackward&);
   void (*cauchy_forward)(const CauchyForward&);
   void (*cauchy_backward)(const CauchyBackward&);
-  // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.  nullptr: one after
-  // the other is as fast.
+  void (*mamba_directions)(const MambaDirections&);  // of the CPU alone, and so is
+  void (*rms_norm)(const RmsNorm&);
+  // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
-  // Their gradients.  All have the same z, and its gradient is that of the first; where a direction adds to the gradient
+  // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the first; where a direction adds to the gradient
   // of u, u and its gradient are those of the first, too.
   void (*selective_scan_directions_backward)(const ScanBackward*, int64_t count) = nullptr;
   // Of CUDA alone: on the CPU it is products of matrices, which torch has.

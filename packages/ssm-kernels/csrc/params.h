@@ -75,7 +75,8 @@ struct ScanForward {
   ScanInputs in;
   View3 y;
   bool add_to_y = false;        // y += instead of y =, before the gate
-  void* final_state = nullptr;  // (b, d, n)
+  double gate_factor = 1;       // y is multiplied by gate_factor silu(z); other values on the CPU alone
+  void* final_state = nullptr;  // (b, d, n); nullptr: not wanted, in several directions
   void* checkpoints = nullptr;  // (chunks of all sequences, n, d), the state before each chunk; nullptr: not wanted
 };
 
@@ -92,6 +93,9 @@ struct ScanBackward {
   void* grad_delta_bias = nullptr;     // (d,) or nullptr
   void* grad_initial_state = nullptr;  // (b, d, n) or nullptr
 };
+
+// Directions that are run at once.
+constexpr int64_t kMostDirections = 4;
 
 // Steps per chunk of the scan: the forward pass keeps one state per chunk, the backward pass recomputes the others.
 constexpr int64_t kScanChunk = 32;

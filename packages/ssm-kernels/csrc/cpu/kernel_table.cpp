@@ -23,6 +23,9 @@ const KernelTable kernel_table = {
     log_vandermonde_backward,
     cauchy_forward,
     cauchy_backward,
+    mamba_directions,
+    rms_norm,
+    selective_scan_directions_forward,
 };
 
 }  // namespace ssm::SSM_ISA

@@ -11,7 +11,9 @@
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
 #include "log_vandermonde_params.h"
+#include "mamba_directions_params.h"
 #include "params.h"
+#include "rms_norm_params.h"
 #include "selective_state_update_params.h"
 
 namespace ssm::SSM_ISA {
@@ -32,5 +34,8 @@ void log_vandermonde_forward(const VandermondeForward& params);
 void log_vandermonde_backward(const VandermondeBackward& params);
 void cauchy_forward(const CauchyForward& params);
 void cauchy_backward(const CauchyBackward& params);
+void mamba_directions(const MambaDirections& params);
+void rms_norm(const RmsNorm& params);
+void selective_scan_directions_forward(const ScanForward* directions, int64_t count);
 
 }  // namespace ssm::SSM_ISA

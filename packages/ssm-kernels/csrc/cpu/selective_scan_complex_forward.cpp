@@ -51,6 +51,6 @@ struct ComplexForward {
 
 }  // namespace
 
-void selective_scan_complex_forward(const ScanForward& params) { forward<ComplexForward>(params); }
+void selective_scan_complex_forward(const ScanForward& params) { forward<ComplexForward>(&params, 1); }
 
 }  // namespace ssm::SSM_ISA

@@ -79,7 +79,8 @@ struct ForwardTask {
       if constexpr (VariableC) read_coefficient<F>(in, in.C, chunk, all.first, C);
       for (int64_t first = 0; first < blocks; first += kPanelBlocks) run_panel(chunk, first);
     }
-    write_matrix<F>(type, state_matrix<F>(in, params.final_state, sequence.index, all), states, W, matrix);
+    if (params.final_state != nullptr)
+      write_matrix<F>(type, state_matrix<F>(in, params.final_state, sequence.index, all), states, W, matrix);
   }
 
   void run_panel(const Chunk& chunk, int64_t first) {
@@ -125,9 +126,10 @@ struct ForwardTask {
   }
 
   void gate(int64_t rows, int64_t tile) {
+    const F factor = static_cast<F>(params.gate_factor);
     for (int64_t t = tile; t < tile + rows * W; t += W) {
       const Vec<F> z = load<F>(tile_z + t);
-      store(tile_y + t, load<F>(tile_y + t) * (z * sigmoid<F>(z)));
+      store(tile_y + t, load<F>(tile_y + t) * (factor * z * sigmoid<F>(z)));
     }
   }
 
@@ -155,33 +157,37 @@ struct ForwardTask {
   }
 };
 
+// Scans of the same steps in several directions, added up in the y of all; one after the other for a slab of channels,
+// whose part of y and z stays in the cache.
 template <class F, class Pass, bool VariableB, bool VariableC>
-void forward(const ScanForward& params) {
-  const ScanInputs& in = params.in;
+void forward(const ScanForward* scans, int64_t count) {
+  const ScanInputs& in = scans[0].in;
   const Sequences sequences = in.sequences();
   if (sequences.count == 0 || in.channels == 0) return;
   // Channels are independent of each other, so the result does not depend on how they are dealt to tasks.
   const Partition partition(in, kWidth<F>, sequences.count, 4 * int64_t(in.num_threads));
   parallel_for(sequences.count * partition.slabs, in.num_threads, [&](int64_t task) {
     const Sequence sequence = sequences.at(task / partition.slabs);
-    ForwardTask<F, Pass, VariableB, VariableC>(params, partition, sequence, task % partition.slabs).run();
+    for (int64_t k = 0; k < count; ++k) {
+      ForwardTask<F, Pass, VariableB, VariableC>(scans[k], partition, sequence, task % partition.slabs).run();
+    }
   });
 }
 
 template <class F, class Pass>
-void forward(const ScanForward& params) {
-  const bool B = params.in.B.variable(), C = params.in.C.variable();
-  if (B && C) return forward<F, Pass, true, true>(params);
-  if (B) return forward<F, Pass, true, false>(params);
-  if (C) return forward<F, Pass, false, true>(params);
-  return forward<F, Pass, false, false>(params);
+void forward(const ScanForward* scans, int64_t count) {
+  const bool B = scans[0].in.B.variable(), C = scans[0].in.C.variable();
+  if (B && C) return forward<F, Pass, true, true>(scans, count);
+  if (B) return forward<F, Pass, true, false>(scans, count);
+  if (C) return forward<F, Pass, false, true>(scans, count);
+  return forward<F, Pass, false, false>(scans, count);
 }
 
 // With the compute type that the tensors ask for.
 template <class Pass>
-void forward(const ScanForward& params) {
-  if (params.in.dtype == DType::f64) return forward<double, Pass>(params);
-  return forward<float, Pass>(params);
+void forward(const ScanForward* scans, int64_t count) {
+  if (scans[0].in.dtype == DType::f64) return forward<double, Pass>(scans, count);
+  return forward<float, Pass>(scans, count);
 }
 
 }  // namespace ssm::SSM_ISA

@@ -156,6 +156,24 @@ SSM_INLINE Vec<F> clamp(Vec<F> x, F low, F high) {
 #endif
 }
 
+#if defined(SSM_ISA_IS_avx512)
+#define SSM_HAS_POWER_INSTRUCTIONS
+
+// x minus the nearest integer; 0 for infinities.
+template <class F>
+SSM_INLINE Vec<F> minus_nearest(Vec<F> x) {
+  if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+  if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_reduce_pd((__m512d)x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+// x 2^k for whole k of any size.
+template <class F>
+SSM_INLINE Vec<F> times_power(Vec<F> x, Vec<F> k) {
+  if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_scalef_ps((__m512)x, (__m512)k);
+  if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_scalef_pd((__m512d)x, (__m512d)k);
+}
+#endif
+
 // Lanes of a and b in turn, a0 b0 a1 b1 ...: the first (Half = 0) or the second half of that sequence.
 template <class F, int Half, int... I>
 SSM_INLINE Vec<F> interleave_lanes(Vec<F> a, Vec<F> b, std::integer_sequence<int, I...>) {

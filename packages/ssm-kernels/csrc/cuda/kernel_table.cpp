@@ -24,6 +24,8 @@ const KernelTable kernel_table = {
     cuda::log_vandermonde_backward,
     cuda::cauchy_forward,
     cuda::cauchy_backward,
+    nullptr,
+    nullptr,
     cuda::selective_scan_directions_forward,
     cuda::selective_scan_directions_backward,
     cuda::ssd_scan_forward,

@@ -20,6 +20,8 @@ from .errors import (
     ShapeError,
     SsmError,
 )
+from .fused_mamba_directions import MambaParameters, fused_mamba_directions
+from .fused_rms_norm import fused_rms_norm
 from .log_vandermonde import log_vandermonde
 from .reference import (
     cauchy_reference,
@@ -45,6 +47,7 @@ __all__ = [
     "BackendError",
     "DTypeError",
     "DeviceError",
+    "MambaParameters",
     "ShapeError",
     "SsmError",
     "SsmKernelsWarning",
@@ -56,6 +59,8 @@ __all__ = [
     "causal_conv1d_update_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
+    "fused_mamba_directions",
+    "fused_rms_norm",
     "log_vandermonde",
     "log_vandermonde_reference",
     "selective_scan",

@@ -17,14 +17,16 @@ schema: whoever changes the shapes or types of results changes one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from . import native
 from .backends import Backend, choose_backend
 from .library_vmap import Folds, vmap_rule
 
@@ -109,7 +111,7 @@ class Operator:
         return self.launch(*arguments)
 
 
-def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
+def needs_dispatcher(arguments: Sequence[Any]) -> bool:
     """Whether something watches the operators of this eager call, or the tensors are not plain.
 
     Left to the callers, because their answers differ: torch.compile and torch.func transforms.
@@ -118,6 +120,33 @@ def needs_dispatcher(arguments: tuple[Any, ...]) -> bool:
         _n_dispatch_modes() > 0
         or _jit_trace() is not None
         or not _PLAIN_TYPES.issuperset(map(type, arguments))
+    )
+
+
+_FUSED_TYPES = (torch.float32, torch.float64)
+
+
+def runs_unwatched(name: str, tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a kernel for inference on the CPU may take the place of several operators.
+
+    It may for plain tensors of one type, float32 or float64, where nothing watches or changes the
+    operators: no compiler, transform, forward-mode derivative, autocast or dispatch mode.
+    """
+    if is_compiling() or torch_func_is_active() or needs_dispatcher(tensors):
+        return False
+    first = tensors[0]
+    assert first is not None
+    dtype = first.dtype
+    if dtype not in _FUSED_TYPES:
+        return False
+    for x in tensors:
+        if x is not None and (x.dtype is not dtype or not x.is_cpu):
+            return False
+    return (
+        forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+        and native.has_fused_kernels()
+        and choose_backend(name, Backend.AUTO, first.device) is Backend.CPU
     )
 
 

@@ -15,7 +15,6 @@ from .native_scan import (
     ScanMode,
     ScanTensors,
     selective_scan_backward,
-    selective_scan_forward,
 )
 
 
@@ -31,17 +30,6 @@ def selective_scan_directions_forward(
     scans: the first nine arguments of `selective_scan_forward`; z may be there in the last only and
     gates the sum. checkpoints: those of all scans, one after the other, or None where not wanted.
     """
-    if not module_for(into).scans_directions_together():
-        for k, (tensors, mode) in enumerate(zip(scans, modes, strict=True)):
-            selective_scan_forward(
-                *tensors,
-                mode=mode,
-                save_for_backward=checkpoints is not None,
-                into=into,
-                add=k > 0,
-                checkpoints=None if checkpoints is None else checkpoints[k],
-            )
-        return
     together = [Scan(tensors, None, mode) for tensors, mode in zip(scans, modes, strict=True)]
     kept = [0] * len(together) if checkpoints is None else [address(x) for x in checkpoints]
     together[0].kernels.selective_scan_directions_forward(

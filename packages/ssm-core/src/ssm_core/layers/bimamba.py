@@ -25,7 +25,7 @@ from ssm_core.layers.protocol import LayerState, SequenceLayer
 from ssm_core.layers.selective import (
     SelectiveDirection,
     make_direction,
-    run_direction,
+    run_directions,
     step_sizes_of,
 )
 from ssm_core.shapes import Activations, Offsets, StepSizes
@@ -90,11 +90,10 @@ class BiMamba(SequenceLayer):
     ) -> tuple[Activations, None]:
         """Mix x (b, l, d) over its steps in both directions; see `SequenceLayer.forward`."""
         inner, z = self.in_proj(x).chunk(2, dim=-1)
-        forward, backward = self._forward_direction(), self._backward_direction()
-        y_forward, _ = run_direction(forward, inner, z, cu_seqlens=cu_seqlens)
-        y_backward, _ = run_direction(backward, inner, z, cu_seqlens=cu_seqlens, reverse=True)
-        y = y_forward + y_backward
-        y = self.out_proj(y * 0.5 if self.config.divide_out else y)
+        directions = self._forward_direction(), self._backward_direction()
+        factor = 0.5 if self.config.divide_out else 1.0
+        y = run_directions(directions, (False, True), inner, z, cu_seqlens, factor)
+        y = self.out_proj(y)
         return (y if self.gamma is None else y * self.gamma.to(y.dtype)), None
 
     def step_sizes(self, x: Activations) -> StepSizes:

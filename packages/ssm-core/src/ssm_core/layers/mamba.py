@@ -22,6 +22,7 @@ from ssm_core.layers.selective import (
     SelectiveSizes,
     make_direction,
     run_direction,
+    run_directions,
     step_direction,
     step_sizes_of,
     zero_state,
@@ -112,7 +113,7 @@ class Mamba(SequenceLayer):
         state: MambaState | None,
         cu_seqlens: Offsets | None,
         return_state: bool,
-    ) -> tuple[Activations, MambaState]:
+    ) -> tuple[Activations, MambaState | None]:
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         single = x.shape[1] == 1 and state is not None and cu_seqlens is None
         if single and not torch.is_grad_enabled():
@@ -121,6 +122,9 @@ class Mamba(SequenceLayer):
             inner, state = step_direction(self._direction(), inner, z, state)
             return self.out_proj(inner).unsqueeze(1), state
         inner, z = self.in_proj(x).chunk(2, dim=-1)
+        if state is None and not return_state:
+            inner = run_directions((self._direction(),), (False,), inner, z, cu_seqlens)
+            return self.out_proj(inner), None
         inner, state = run_direction(self._direction(), inner, z, state, cu_seqlens)
         return self.out_proj(inner), state
 

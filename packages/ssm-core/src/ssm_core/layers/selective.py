@@ -8,6 +8,7 @@ Source: Gu & Dao 2023, arXiv:2312.00752, Algorithm 2 and section 3.4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,10 @@ from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_ste
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import ConvState, Inner, InnerStep, Offsets, ScanState, StepSizes
 from ssm_kernels import (
+    MambaParameters,
     causal_conv1d,
     causal_conv1d_update,
+    fused_mamba_directions,
     selective_scan,
     selective_state_update,
 )
@@ -116,6 +119,30 @@ def run_direction(
     return y, MambaState(conv_state, ssm_state)
 
 
+def run_directions(
+    directions: Sequence[SelectiveDirection],
+    reverse: Sequence[bool],
+    x: Inner,
+    z: Inner,
+    cu_seqlens: Offsets | None,
+    factor: float = 1.0,
+) -> Inner:
+    """Return the sum of what `run_direction` gives in each direction, times `factor`.
+
+    In inference on a CPU one kernel does it all.
+    """
+    can_fuse = not torch.is_grad_enabled() and cu_seqlens is None
+    if can_fuse and all(_is_plain(own.x_proj) for own in directions):
+        parameters = [_parameters(own) for own in directions]
+        y = fused_mamba_directions(x, z, parameters, reverse, factor)
+        if y is not None:
+            return y
+    ways = zip(directions, reverse, strict=True)
+    first, *others = [run_direction(own, x, z, None, cu_seqlens, way)[0] for own, way in ways]
+    y = sum(others, first)
+    return y if factor == 1.0 else y * factor
+
+
 def step_direction(
     direction: SelectiveDirection, x: InnerStep, z: InnerStep, state: MambaState
 ) -> tuple[InnerStep, MambaState]:
@@ -164,6 +191,22 @@ def zero_state(direction: SelectiveDirection, batch: int) -> MambaState:
     zeros = at_least_float32(direction.conv1d.weight.new_zeros(()))
     return MambaState(
         zeros.new_zeros(batch, d_inner, d_conv - 1), zeros.new_zeros(batch, d_inner, d_state)
+    )
+
+
+def _parameters(direction: SelectiveDirection) -> MambaParameters:
+    conv1d, x_proj, dt_proj, A_log, D = direction
+    return MambaParameters(
+        conv1d.weight, conv1d.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D
+    )
+
+
+def _is_plain(x_proj: nn.Linear) -> bool:
+    """Whether its weight says all that it does: it is the one module here that is called."""
+    return (
+        type(x_proj) is nn.Linear
+        and x_proj._parameters["bias"] is None
+        and not (x_proj._forward_hooks or x_proj._forward_pre_hooks)
     )
 
 
