@@ -156,6 +156,28 @@ def test_the_history_has_a_row_per_level_with_its_evaluation(train: Train) -> No
     )
 
 
+def test_levels_of_whole_units(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    words = ("--prune", "imp", "--prune.units", "states", "--prune.sparsity", "0.5")
+    folder = train(*words, "--prune.levels", "2", "--prune.rewind_step", f"{K}it")
+    W_k, gone = kept_weights(folder), []
+    for level in range(1, LEVELS + 1):
+        start = watched.at(level, K)["module"]
+        silent = []
+        for name, value in start.items():
+            zero = torch.zeros(())
+            if name.endswith("x_proj.weight"):
+                rows = (value == 0).all(dim=1)  # the step size, then B, then C of 4 states
+                assert not rows[:-4].any()
+                silent += [(name, int(row)) for row in rows.nonzero()]
+                assert torch.equal(value, torch.where(rows[:, None], zero, W_k[name]))
+            else:
+                assert torch.equal(value, W_k[name])
+        gone.append(set(silent))
+    assert [len(units) for units in gone] == [2, 4]  # of 8: a fraction 1 - sqrt(0.5), then half
+    assert gone[0] < gone[1]
+
+
 def test_other_ways_to_begin_a_level(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     finals = {}
     ways = {

@@ -11,12 +11,21 @@ from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.hookspecs import hookimpl, hookspec
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import Verdict
-from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal, Pruner
+from ssm_prune.pruner import (
+    MasksChanged,
+    Materialise,
+    MethodSpec,
+    Problem,
+    Proposal,
+    Pruner,
+    Rewind,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MasksChanged",
+    "Materialise",
     "MethodSpec",
     "NotPrunedError",
     "Problem",
@@ -26,6 +35,7 @@ __all__ = [
     "PruneError",
     "PruneOptions",
     "Pruner",
+    "Rewind",
     "Verdict",
     "hookimpl",
     "hookspec",

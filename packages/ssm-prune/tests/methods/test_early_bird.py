@@ -132,6 +132,11 @@ def test_an_end_before_the_first_possible_ticket_is_refused(rule: str, first: in
     assert toy(every=2, end=first, rule=rule).controller is not None
 
 
+def test_by_default_a_candidate_is_taken_after_each_epoch() -> None:
+    with pytest.raises(ConfigError, match=r"step 22, expected 50 or more: .* prune.every 1ep"):
+        ToyRun(SPEC, {})
+
+
 def losses(folder: Path) -> list[tuple[str, str, str]]:
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["name"].startswith("time/")]
