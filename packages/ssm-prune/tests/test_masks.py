@@ -43,6 +43,31 @@ def test_enforcing_gives_plus_zero_whatever_was_there(dtype: torch.dtype) -> Non
     assert unrelated == -7.0
 
 
+def test_an_average_is_masked_where_the_weights_are() -> None:
+    store = MaskStore({"a": torch.Size([2, 2]), "b": torch.Size([2])})
+    store.replace({"a": torch.tensor([[True, False], [False, True]])})
+    average = {"a": torch.tensor([[-1.0, -2.0], [float("nan"), 3.0]]), "b": torch.tensor([4.0, 5])}
+    store.enforce_average(average)
+    assert bits_of(average["a"]).tolist() == bits_of(torch.tensor([[-1.0, 0], [0, 3]])).tolist()
+    assert average["b"].tolist() == [4.0, 5.0]
+    store.enforce_average({})  # a run without one
+
+
+@given(flips=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 8)), max_size=6))
+def test_digests_are_equal_exactly_when_masks_are(flips: list[tuple[str, int]]) -> None:
+    shapes = {"a": torch.Size([3, 3]), "b": torch.Size([9])}
+    start = {n: torch.arange(9).view(s) % 2 == 0 for n, s in shapes.items()}
+    one, other = MaskStore(shapes), MaskStore(shapes)
+    one.replace(start)
+    changed = {name: mask.clone() for name, mask in reversed(start.items())}
+    for name, place in flips:
+        changed[name].view(-1)[place] ^= True
+    other.replace(changed)
+    same = all(torch.equal(start[name], changed[name]) for name in start)
+    assert (one.digest() == other.digest()) == same
+    assert -(2**63) <= one.digest() < 2**63
+
+
 def test_counts_follow_the_masks() -> None:
     store = MaskStore({"a": torch.Size([2, 3]), "b": torch.Size([4])})
     assert (store.total, store.total_pruned) == (10, 0)

@@ -17,7 +17,7 @@ def ended(left: int, rounding: int, promised: float = 0.5) -> Any:
         ctx=SimpleNamespace(total=left),
         method=SimpleNamespace(spec=SimpleNamespace(name="early-bird")),
         units=SimpleNamespace(kind="channels", total=left, rounding=left),
-        removals=[{"left": left, "of": 32, "rounding": rounding}],
+        removals=[{"left": left, "of": 32, "rounding": rounding, "asked": promised}],
         achieved=1 - left / 32,
         history=[{"step": 1, "distances": []}, {"step": 2}],
         vetoes=[],

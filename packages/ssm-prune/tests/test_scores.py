@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import ConfigError, DuplicateNameError, UnknownNameError
-from ssm_prune import ProposalError, PruneContext, hookimpl
+from ssm_prune import MethodSpec, ProposalError, PruneContext, PruneError, hookimpl
 from ssm_prune.loader import PrunePlugins
 from ssm_prune.methods import ssm_prune_methods
+from ssm_prune.methods.magnitude import Magnitude
+from ssm_prune.options import OneShotOptions
 from ssm_prune.scores import SCORES
 from ssm_prune.testing import STEPS, ToyRun
 
@@ -112,3 +114,22 @@ def test_a_one_shot_method_has_no_end() -> None:
     assert SPECS["magnitude"].options(begin="2ep").end == "2ep"
     with pytest.raises(ConfigError, match=r"prune\.sparsity"):
         SPECS["magnitude"].options(sparsity=1.0)
+
+
+def test_a_tensor_that_a_method_leaves_out_stays_whole_and_the_others_give_more() -> None:
+    class LeavesOut(Magnitude):
+        def setup(self, ctx: PruneContext) -> None:
+            super().setup(ctx)
+            ctx.leave_out("in_proj.weight", "for once")
+
+    spec = MethodSpec("leaves-out", LeavesOut, "", OneShotOptions)
+    run = ToyRun(spec, {"begin": 2, "sparsity": 0.3})
+    assert run.controller is not None
+    for _ in range(3):
+        run.step()
+    store = run.controller.store
+    assert store.pruned("in_proj.weight") == 0
+    assert store.total_pruned == round(0.3 * store.total)
+    assert run.controller.ctx.left_out == {"in_proj.weight": "for once"}
+    with pytest.raises(PruneError, match=r"sparsity is 0\.5, expected at most 0\.\d+"):
+        ToyRun(spec, {"begin": 2, "sparsity": 0.5})

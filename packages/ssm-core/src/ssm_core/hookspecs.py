@@ -93,12 +93,18 @@ def ssm_epoch_start(run: Run) -> None:
 
 @hookspec
 def ssm_backward_end(run: Run) -> None:
-    """Gradients are complete: reduced over ranks, not yet clipped; the optimizer steps next."""
+    """Gradients are complete: reduced over ranks, unscaled, not yet clipped; a step follows.
+
+    Not called for a batch whose float16 gradients overflow, which gives no step.
+    """
 
 
 @hookspec
 def ssm_step_end(run: Run, metrics: dict[str, float]) -> None:
-    """The optimizer has stepped (`run.step` counts it). Values put into `metrics` are logged."""
+    """The optimizer has stepped (`run.step` counts it), and `run.ema` has taken the step in.
+
+    Values put into `metrics` are logged.
+    """
 
 
 @hookspec

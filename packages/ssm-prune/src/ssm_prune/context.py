@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.errors import ConfigError
+from ssm_prune.distributed import Processes, whole
 from ssm_prune.errors import ProposalError
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
-from ssm_prune.scores import SCORES, Score
+from ssm_prune.scores import SCORES, Score, find_score
 from ssm_prune.select import (
     erk_counts,
     keep_globally,
@@ -35,11 +36,13 @@ class PruneContext:
         epoch: epochs completed.
         level: how often the run was rewound.
         targets: the host's masks; for reading.
+        scores: what `--prune.score` chooses from.
+        left_out: parameter name -> why the method removes nothing of it.
         schedule: begin, end, every, and the ramp.
         length: of the run, or of each of its levels.
-        rng: CPU generator of this method, seeded by the run and saved with it.
-        left_out: parameter name -> why the method removes nothing of it.
-        scores: what `--prune.score` chooses from.
+        rng: CPU generator of this method, seeded by the run and saved with it; the same in all
+            processes.
+        processes: the processes of the run (`rank`, `size`).
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class PruneContext:
         self.step = self.epoch = self.level = 0
         self.length = length
         self.targets = targets
+        self.scores: Mapping[str, Score] = SCORES
+        self.left_out: dict[str, str] = {}
         self.schedule = schedule
         self.rng = torch.Generator()
-        self.left_out: dict[str, str] = {}
-        self.scores: Mapping[str, Score] = SCORES
+        self.processes = Processes()
         self.logged: dict[str, float] = {}
         self.notes: list[dict[str, Any]] = []
         self._options = options
@@ -94,20 +98,14 @@ class PruneContext:
         """
         return self._parameters()
 
-    def mask(self, name: str) -> Tensor:
-        """A copy of the present mask of one parameter, True where kept."""
-        return self.targets.store.mask(name)
-
     def scorer(self, name: str) -> Callable[[], dict[str, Tensor]]:
         """The function that scores all prunable weights by `--prune.score NAME`; ask in `setup`.
 
         Raises:
             UnknownNameError: no plugin offers a score of that name.
         """
-        if name not in self.scores:
-            raise UnknownNameError.of("prune.score", name, self.scores)
-        score = self.scores[name]
-        return lambda: {n: score(self, n, parameter) for n, parameter in self.prunable()}
+        score = find_score(name, self.scores)
+        return lambda: {n: whole(score(self, n, parameter)) for n, parameter in self.prunable()}
 
     def leave_out(self, name: str, reason: str) -> None:
         """Remove nothing of this parameter; in `setup`. The report gives the reason."""
@@ -117,6 +115,18 @@ class PruneContext:
     def fix_sparsity(self, sparsity: float) -> None:
         """Say what the run ends with; in `setup`, for a method whose pattern decides it."""
         self.schedule = dataclasses.replace(self.schedule, sparsity=sparsity)
+
+    def mask(self, name: str) -> Tensor:
+        """A copy of the present mask of one parameter, True where kept."""
+        return self.targets.store.mask(name)
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """The mean of a tensor over all processes of the run, as a new tensor.
+
+        For scores of what a process sees of the data itself; gradients are means already. All
+        processes must call this the same number of times.
+        """
+        return self.processes.mean(tensor)
 
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
@@ -134,7 +144,8 @@ class PruneContext:
         go, as near to the sparsity as the numbers that a block may keep allow.
 
         Args:
-            scores: a score per weight for every prunable parameter; the lowest go first.
+            scores: a score per weight for every prunable parameter; the lowest go first. Sharded
+                ones (FSDP2) are gathered.
             sparsity: fraction of all prunable weights, or units; None: `target`.
         Raises:
             ProposalError: scores are missing, NaN or of the wrong shape.
@@ -173,7 +184,7 @@ def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tens
     if name not in scores or scores[name].shape != shape:
         got = tuple(scores[name].shape) if name in scores else "nothing"
         raise ProposalError(f"the scores hold {got} for {name}, expected shape {tuple(shape)}")
-    score = scores[name].detach()
+    score = whole(scores[name].detach())
     if bool(score.isnan().any()):
         raise ProposalError(f"the scores of {name} hold NaN, expected numbers")
     return score if score.is_floating_point() else score.float()

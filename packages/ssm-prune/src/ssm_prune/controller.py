@@ -6,6 +6,9 @@ This is the host without the training engine, so that a method can be tried in a
     controller.start(model, optimizer, length, seed)
     ... backward ...; controller.before_optimizer_step(step)
     optimizer.step(); controller.after_optimizer_step(step + 1)
+
+With a `torch.amp.GradScaler`, unscale the gradients before the first call, and make neither call
+for a batch whose gradients are not finite: the scaler takes no step there, and none counts.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import ProposalError, PruneError
@@ -135,15 +138,20 @@ class Controller:
         self.store.zero_gradients(self.parameters())
 
     @torch.no_grad()
-    def after_optimizer_step(self, step: int) -> dict[str, float]:
+    def after_optimizer_step(
+        self, step: int, average: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
         """Let the method change masks, then enforce them; the last word of a step.
 
         Args:
             step: optimizer steps completed, this one counted.
+            average: a moving average of the weights, by parameter name, that has taken in this
+                step; removed weights become zero in it too.
         Returns:
             Numbers to log.
         Raises:
             ProposalError: the method broke a rule of the host.
+            PruneError: processes have different masks.
         """
         self.ctx.step = step
         self.ctx.logged = {}
@@ -153,15 +161,18 @@ class Controller:
         ended = step >= self.schedule.end and self.targets.removed > 0
         if self.options.remove and ended and not self.removals:
             self.materialise()
-        self.store.enforce(self.parameters(), self.optimizer)
+        self._enforce(average)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @torch.no_grad()
-    def epoch_end(self, epoch: int) -> dict[str, float]:
+    def epoch_end(
+        self, epoch: int, average: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
         """Let the method change masks, or take units out, at the end of an epoch.
 
         Args:
             epoch: epochs completed, this one counted.
+            average: as in `after_optimizer_step`.
         Returns:
             Numbers to log.
         """
@@ -171,7 +182,7 @@ class Controller:
             answer = self.asked(self.pruner.on_epoch_end)
             self._act(answer)
             if answer is not None:
-                self.store.enforce(self.parameters(), self.optimizer)
+                self._enforce(average)
         return self.ctx.logged
 
     @torch.no_grad()
@@ -206,7 +217,7 @@ class Controller:
         if rewind.weights == "shuffled":
             shuffle(self.parameters(), self.ctx.rng)
         self.ctx.level += 1
-        self.store.enforce(self.parameters(), self.optimizer)
+        self._enforce(None)
 
     @torch.no_grad()
     def materialise(self) -> Removal:
@@ -230,6 +241,7 @@ class Controller:
                 "left": left,
                 "of": total,
                 "rounding": self.units.rounding,
+                "asked": self.pruner.promised(self.ctx),
                 "sizes": removal.sizes,
             }
         )
@@ -238,11 +250,18 @@ class Controller:
             self._on_removal(removal)
         return removal
 
+    def _enforce(self, average: Mapping[str, Tensor] | None) -> None:
+        self.store.enforce(self.parameters(), self.optimizer)
+        self.store.enforce_average(average or {})
+
     def asked(self, question: Callable[[PruneContext], Any]) -> Any:
-        """The method's answer; what it does wrong is reported with its name and the step."""
+        """The method's answer, that of the first process if there are several.
+
+        What the method does wrong is reported with its name and the step.
+        """
         self.ctx.notes.clear()
         try:
-            answer = question(self.ctx)
+            answer = self.ctx.processes.of_first(question(self.ctx))
         except ProposalError as error:
             raise self.named(error) from error
         for values in self.ctx.notes:
@@ -298,11 +317,14 @@ class Controller:
         except ProposalError as error:
             raise self.named(error) from error
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
-        problems = [problem.message for answer in asked for problem in answer]
+        problems = self.ctx.processes.of_first(
+            [problem.message for answer in asked for problem in answer]
+        )
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
             return False
         self.targets.replace(proposal)
+        self.ctx.processes.check_equal(self.store.digest(), f"the masks after step {self.ctx.step}")
         target = self.ctx.target if proposal.target is None else proposal.target
         event = MasksChanged(self.ctx.step, target, self.store.total_pruned, self.store.total)
         self._record(event, {})

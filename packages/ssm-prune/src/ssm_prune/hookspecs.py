@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ssm_prune.context import PruneContext
     from ssm_prune.policy import Verdict
     from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal
-    from ssm_prune.scores import Score
     from ssm_prune.units import BlockAdapter
 
 PROJECT = "ssm_prune"
@@ -38,7 +37,9 @@ def ssm_prune_schedules() -> Mapping[str, Callable[[float], float]]:  # type: ig
 
 
 @hookspec
-def ssm_prune_scores() -> Mapping[str, Score]:  # type: ignore[empty-body]
+def ssm_prune_scores() -> Mapping[  # type: ignore[empty-body]
+    str, Callable[[PruneContext, str, nn.Parameter], Tensor]
+]:
     """Offer scores for `--prune.score NAME`: (ctx, name, parameter) -> a number per weight.
 
     The tensor has the parameter's shape; the lowest are removed first, NaN is refused.

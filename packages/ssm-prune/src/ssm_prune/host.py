@@ -17,6 +17,8 @@ from ssm_prune.rewind import load_rewind, rewind_state, save_rewind
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssm_core.train.run import Run
 
 STATE_KEY = "prune"
@@ -53,12 +55,12 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
-        metrics.update(self.controller.after_optimizer_step(run.step))
+        metrics.update(self.controller.after_optimizer_step(run.step, _average(run)))
         self._keep(run)
 
     @hookimpl(trylast=True)
     def ssm_epoch_end(self, run: Run) -> None:
-        run.log(self.controller.epoch_end(run.epoch))
+        run.log(self.controller.epoch_end(run.epoch, _average(run)))
 
     @hookimpl(trylast=True)
     def ssm_eval_end(self, run: Run, metrics: dict[str, float]) -> None:
@@ -73,7 +75,7 @@ class PruneExtension:
         self.controller.begin_level(rewind, state)
         if run.ema is not None:  # the level has an average of its own
             run.ema.load_state_dict(dict(run.module.named_parameters()))
-        run.train_on(rewind.step, state["loader"])
+        run.train_on(rewind.step, state["loader"], state["skipped"])
         return True
 
     @hookimpl
@@ -110,10 +112,10 @@ class PruneExtension:
             return
         digest = ""
         if run.fabric.is_global_zero:
-            middle = step % run.steps_per_epoch != 0
+            middle = 0 < run.batches_of_epoch < run.steps_per_epoch
             optimizer = self.controller.optimizer
             state = rewind_state(run.module, optimizer, loader_state(run) if middle else None)
-            digest = save_rewind(run.folder, state)
+            digest = save_rewind(run.folder, state | {"skipped": run.skipped})
         # also makes the other processes wait until the file is there
         self._rewinds[step] = run.fabric.broadcast(digest)
 
@@ -128,3 +130,7 @@ class PruneExtension:
             }
         if run.fabric.world_size > 1:  # its wrapper holds the old parameters
             run.model = run.fabric.setup_module(run.module)
+
+
+def _average(run: Run) -> Mapping[str, Tensor] | None:
+    return run.ema.values if run.ema is not None else None

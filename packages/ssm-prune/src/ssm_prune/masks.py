@@ -1,11 +1,14 @@
 """The masks of a run: the only place that zeroes weights, gradients and optimizer slots.
 
 Masks act in place on the real parameters. Hooks that replace a parameter before `forward` would be
-missed by fused layers, which read `weight` directly.
+missed by fused layers, which read `weight` directly. Every process keeps the masks whole; where
+parameters are sharded (FSDP2), the part of a mask is cut out anew each time, since a part that was
+kept would be of the old mask once that is replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.errors import CheckpointError
+from ssm_prune.distributed import local, local_part
 
 _BITS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -63,11 +67,12 @@ class MaskStore:
                 self._dropped.pop(name, None)
                 self._counts.pop(name, None)
 
+    @torch.no_grad()
     def zero_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Set the gradients of removed weights to zero, in place."""
         for name, parameter in parameters:
-            if name in self._dropped and parameter.grad is not None:
-                parameter.grad.masked_fill_(self._on(name, parameter), 0)
+            if parameter.grad is not None:
+                self._zero(name, parameter.grad)
 
     @torch.no_grad()
     def enforce(
@@ -78,13 +83,28 @@ class MaskStore:
         Filling, not multiplying: 0 times NaN is NaN, and 0 times a negative number is -0.
         """
         for name, parameter in parameters:
-            if name not in self._dropped:
-                continue
-            dropped = self._on(name, parameter)
-            parameter.masked_fill_(dropped, 0)
+            self._zero(name, parameter)
             for slot in optimizer.state.get(parameter, {}).values():
                 if isinstance(slot, Tensor) and slot.shape == parameter.shape:
-                    slot.masked_fill_(dropped, 0)
+                    self._zero(name, slot)
+
+    @torch.no_grad()
+    def enforce_average(self, average: Mapping[str, Tensor]) -> None:
+        """Set removed weights to +0 in a moving average of the weights, by name and in place.
+
+        Zeroing the weights alone would leave what the average remembers of them.
+        """
+        for name in self._dropped:
+            if name in average:
+                self._zero(name, average[name])
+
+    def digest(self) -> int:
+        """A signed 64-bit number that differs, for all practical purposes, if any mask does."""
+        found = hashlib.sha256()
+        for name in sorted(self._dropped):
+            found.update(name.encode() + b"\0")
+            found.update(pack_bits(self._dropped[name]).numpy().tobytes())
+        return int.from_bytes(found.digest()[:8], "little", signed=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks with one bit per weight, only of parameters that lost any."""
@@ -111,10 +131,13 @@ class MaskStore:
                 )
             self.replace({name: ~unpack_bits(saved["bits"], shape)})
 
-    def _on(self, name: str, parameter: Tensor) -> Tensor:
-        if self._dropped[name].device != parameter.device:
-            self._dropped[name] = self._dropped[name].to(parameter.device)
-        return self._dropped[name]
+    def _zero(self, name: str, values: Tensor) -> None:
+        """Set what is removed of the parameter `name` to +0 in a tensor of its shape."""
+        if name not in self._dropped:
+            return
+        if self._dropped[name].device != values.device:
+            self._dropped[name] = self._dropped[name].to(values.device)
+        local(values).masked_fill_(local_part(self._dropped[name], values), 0)
 
 
 def pack_bits(flags: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def check_reached(controller: Controller) -> None:
     slack = TOLERANCE
     if controller.removals:
         last = controller.removals[-1]
+        asked = max(asked, last["asked"])
         slack += last["rounding"] / max(1, last["of"])
     elif controller.units is not None and controller.units.total:
         slack += controller.units.rounding / controller.units.total

@@ -29,6 +29,7 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
         "achieved_sparsity": controller.achieved,
         "prunable_weights": store.total,
         "removed_weights": store.total_pruned,
+        "left_out_by_method": controller.ctx.left_out,
         "step": step,
         "schedule": {
             "begin": schedule.begin,
@@ -38,7 +39,6 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
             "finished": step >= schedule.end,
         },
         "tensors": [_tensor(controller, name) for name in controller.verdicts],
-        "left_out_by_method": controller.ctx.left_out,
         "updates": controller.history,
         "stopped_proposals": controller.vetoes,
     }

@@ -26,7 +26,8 @@ def saved_state(controller: Controller) -> dict[str, Any]:
         "removals": controller.removals,
         "level": controller.ctx.level,
         "metrics": controller.metrics,
-        "pruner": controller.pruner.state_dict(),
+        # after a removal the method is not asked again, and its tensors are of the old sizes
+        "pruner": {} if controller.removals else controller.pruner.state_dict(),
         "rng": controller.ctx.rng.get_state(),
         "history": controller.history,
         "vetoes": controller.vetoes,
@@ -49,7 +50,8 @@ def load_saved(controller: Controller, state: Mapping[str, Any]) -> None:
         store.replace(units.parameter_masks({}))
     controller.ctx.level = state["level"]
     controller.metrics = dict(state["metrics"])
-    controller.pruner.load_state_dict(state["pruner"])
+    if not controller.removals:
+        controller.pruner.load_state_dict(state["pruner"])
     controller.ctx.rng.set_state(state["rng"])
     controller.history = list(state["history"])
     controller.vetoes = list(state["vetoes"])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ssm_core.errors import UnknownNameError
+
 if TYPE_CHECKING:
     from ssm_prune.context import PruneContext
 
@@ -32,3 +34,14 @@ def random(ctx: PruneContext, name: str, parameter: nn.Parameter) -> Tensor:
 
 
 SCORES: Mapping[str, Score] = {"magnitude": magnitude, "random": random}
+
+
+def find_score(name: str, scores: Mapping[str, Score]) -> Score:
+    """The score of that name.
+
+    Raises:
+        UnknownNameError: there is none; names the nearest.
+    """
+    if name not in scores:
+        raise UnknownNameError.of("prune.score", name, scores)
+    return scores[name]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssm_core.sizes import applied_sizes
 from ssm_prune.errors import ProposalError, PruneError
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
@@ -38,6 +39,7 @@ class Targets:
         else:
             names = self.units.masked_parameters()
         self.store = MaskStore({n: p.shape for n, p in model.named_parameters() if n in names})
+        self._smaller = bool(applied_sizes(model))
         self.limits: dict[str, int] = {}
         if self.units is None:
             shapes = self.store.shapes
@@ -61,7 +63,8 @@ class Targets:
         """
         if self.units is None:
             self._require_weights(sparsity)
-        elif sparsity and not self.units.groups:
+        # a resumed run may have had all of them taken out but one
+        elif sparsity and not self.units.groups and not self._smaller:
             raise PruneError(
                 f"the model has no {self.units.kind} that could be pruned: choose another "
                 "--prune.units (weights, channels, states, heads, blocks), or install an adapter "

@@ -1,105 +1,47 @@
-"""Units: what can be taken out of a block so that an ordinary, smaller block is left.
+"""Units of a model: the groups of its modules, their masks and their scores.
 
-A channel of a Mamba mixer, for instance, is a row in some of its tensors and a column in others.
-Which ones is said by adapters, one per kind of block (`ssm_prune_adapter`); everything else here
-works on any block that has one.
-
-Two things differ: what goes away with a unit (`removed`), and where zeros make it ineffective
-(`masked`). The latter are not always its own weights: a channel whose input is cut off still adds
-silu(bias of its convolution), so it is its consumers that must read zeros.
+Which tensors belong to a unit is said per module, by its own method `removable_units` or by an
+adapter of a plugin (`ssm_prune_adapter`); see `ssm_core.units`. Everything here works on any module
+for which one of them does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-UnitKind = Literal["channels", "states", "heads", "blocks"]
-UNIT_KINDS: tuple[str, ...] = get_args(UnitKind)
+from ssm_core.units import (
+    UNIT_KINDS,
+    BlockAdapter,
+    Slice,
+    UnitGroup,
+    UnitKind,
+    places,
+)
 
-
-@dataclass(frozen=True)
-class Slice:
-    """Places along one axis of one parameter that belong to units.
-
-    Attributes:
-        parameter: name of the parameter (or buffer) within the module.
-        dim: axis.
-        places: (m, k) int64; unit units[i] has the places places[i].
-        units: (m,) int64; None: all units of the group, in order.
-    """
-
-    parameter: str
-    dim: int
-    places: Tensor
-    units: Tensor | None = None
-
-    def places_of(self, chosen: Tensor) -> Tensor:
-        """The places of the units that `chosen` (units of the group,) bool marks, ascending."""
-        marked = chosen if self.units is None else chosen[self.units]
-        return self.places[marked].flatten().sort().values
-
-
-@dataclass(frozen=True)
-class UnitGroup:
-    """The units of one kind in one module.
-
-    Attributes:
-        kind: "channels", "states", "heads" or "blocks".
-        count: how many there are.
-        removed: everything that goes away with a unit.
-        masked: where zeros make a unit ineffective, exactly.
-        scored: whose weights say how much a unit matters.
-        sizes: places of the units that stay -> fields of the module's configuration, as
-            `ssm_core.sizes` takes them.
-        round_to: numbers of units that are worth keeping are multiples of this.
-        parts: the units lie in so many equal runs, each of which must keep equally many.
-    """
-
-    kind: UnitKind
-    count: int
-    removed: tuple[Slice, ...]
-    masked: tuple[Slice, ...]
-    scored: tuple[Slice, ...]
-    sizes: Callable[[list[int]], Mapping[str, Any]]
-    round_to: int = 1
-    parts: int = 1
-
-
-@dataclass(frozen=True)
-class BlockAdapter:
-    """What can be taken out of one module.
-
-    Attributes:
-        groups: at most one per kind.
-        silenced: names of the parameters that, all zero, make the module return zeros; they are
-            how a whole branch of a residual block is masked. Empty: not possible.
-    """
-
-    groups: tuple[UnitGroup, ...] = ()
-    silenced: tuple[str, ...] = ()
-
-
-def places(count: int, *starts: int, width: int = 1) -> Tensor:
-    """The places of `count` units that lie one after the other, in runs that begin at `starts` (0).
-
-    Args:
-        width: places per unit in each run.
-    Returns:
-        (count, len(starts) * width) int64.
-    """
-    run = torch.arange(count * width).view(count, width)
-    return torch.cat([run + start for start in starts or (0,)], dim=1)
+__all__ = [
+    "UNIT_KINDS",
+    "BlockAdapter",
+    "Slice",
+    "UnitGroup",
+    "UnitKind",
+    "find_groups",
+    "parameter_masks",
+    "places",
+    "silenced_parameters",
+    "unit_scores",
+]
 
 
 def find_groups(
     model: nn.Module, kind: str, ask: Callable[..., BlockAdapter | None]
 ) -> dict[str, UnitGroup]:
     """The groups of one kind in a model: name of the module -> group, with full parameter names.
+
+    Groups of a single unit are left out: it has to stay.
 
     Args:
         ask: the hook `ssm_prune_adapter`.
@@ -108,7 +50,7 @@ def find_groups(
     for fqn, module in model.named_modules():
         adapter = ask(module=module, fqn=fqn, model=model)
         for group in adapter.groups if adapter is not None else ():
-            if group.kind == kind and group.count > 0:
+            if group.kind == kind and group.count > 1:
                 found[fqn] = _with_full_names(group, fqn)
     return found
 
@@ -149,13 +91,15 @@ def unit_scores(group: UnitGroup, scores: Mapping[str, Tensor]) -> Tensor:
     total, weights = torch.zeros(group.count), torch.zeros(group.count)
     for part in group.scored:
         score = scores[part.parameter].detach().float().cpu()
-        per_place = score.transpose(0, part.dim).flatten(1)
+        per_place = score.movedim(part.dim, 0).reshape(score.shape[part.dim], -1)
         units = torch.arange(group.count) if part.units is None else part.units
         total[units] += per_place.sum(dim=1)[part.places].sum(dim=1)
         weights[units] += part.places.shape[1] * per_place.shape[1]
     mean = total / weights.clamp(min=1)
-    middle = mean.abs().mean()
-    return mean / middle if bool(middle > 0) else mean
+    finite = mean[mean.isfinite()].abs()
+    if len(finite) and bool(finite.mean() > 0):
+        mean = mean / finite.mean()
+    return mean.nan_to_num(nan=0.0)  # an infinite score stays below what is masked already
 
 
 def _with_full_names(group: UnitGroup, fqn: str) -> UnitGroup:

@@ -139,7 +139,7 @@ def test_rank_comes_from_the_width_of_the_map() -> None:
     ("options", "message"),
     [
         ({"d_state": 0}, "d_state is 0, expected an integer of at least 1"),
-        ({"dt_rank": 0}, "dt_rank is 0, expected an integer of at least 1"),
+        ({"dt_rank": 0}, r"dt_rank \(a number or None\) is 0, expected an integer of at least 1"),
         ({"ssm_ratio": 0.0}, "ssm_ratio is 0.0, expected a number above 0"),
         ({"ssm_ratio": math.inf}, "ssm_ratio is inf"),
         ({"ssm_ratio": 0.1}, "d_inner is 0, expected an integer of at least 1"),

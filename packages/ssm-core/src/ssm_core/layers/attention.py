@@ -27,10 +27,11 @@ class AttentionConfig:
     """Options of multi-head self-attention.
 
     Attributes:
-        n_heads: number of heads; must divide the width of the model.
+        n_heads: h, number of heads; must divide the width of the model, unless headdim is given.
         causal: attend to the present and the past only.
         bias: biases in in_proj and out_proj.
         dropout: probability of dropping an attention weight in training.
+        headdim: p, channels per head, for layers that lost heads; None means d / h.
 
     Raises:
         ConfigError: a value out of range.
@@ -40,9 +41,12 @@ class AttentionConfig:
     causal: bool = True
     bias: bool = True
     dropout: float = 0.0
+    headdim: int | None = None
 
     def __post_init__(self) -> None:
         positive_int("AttentionConfig", "n_heads", self.n_heads)
+        if self.headdim is not None:
+            positive_int("AttentionConfig", "headdim (a number or None)", self.headdim)
         probability("AttentionConfig", "dropout", self.dropout)
 
 
@@ -58,11 +62,12 @@ class AttentionState(NamedTuple):
 
 
 class Attention(SequenceLayer):
-    """Multi-head self-attention, (b, l, d) -> (b, l, d), scale 1/sqrt(p) with p = d / h.
+    """Multi-head self-attention, (b, l, d) -> (b, l, d), scale 1/sqrt(p); h p = d, but for layers
+    that lost heads.
 
-    Parameters: in_proj (3d, d; rows queries, keys, values), out_proj (d, d).
+    Parameters: in_proj (3 h p, d; rows queries, keys, values), out_proj (d, h p).
 
-    Cost: O(b l^2 d + b l d^2) time; the state holds 2 d numbers per step seen.
+    Cost: O(b l^2 h p + b l d h p) time; the state holds 2 h p numbers per step seen.
     """
 
     state_type = AttentionState
@@ -72,12 +77,14 @@ class Attention(SequenceLayer):
         self.config = config = config or AttentionConfig()
         self.d_model = positive_int("Attention", "d_model", d_model)
         self.causal = config.causal
-        if d_model % config.n_heads:
+        if config.headdim is None and d_model % config.n_heads:
             raise ConfigError(
                 f"Attention: n_heads is {config.n_heads}, expected a divisor of d_model = {d_model}"
             )
-        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=config.bias)
-        self.out_proj = nn.Linear(d_model, d_model, bias=config.bias)
+        self.headdim = config.headdim or d_model // config.n_heads
+        inner = config.n_heads * self.headdim
+        self.in_proj = nn.Linear(d_model, 3 * inner, bias=config.bias)
+        self.out_proj = nn.Linear(inner, d_model, bias=config.bias)
 
     def mix(
         self,
@@ -121,11 +128,11 @@ class Attention(SequenceLayer):
         """Return the empty state for `batch` sequences."""
         self._require_causal("initial_state")
         heads, weight = self.config.n_heads, self.in_proj.weight
-        empty = weight.new_zeros(batch, heads, 0, self.d_model // heads)
+        empty = weight.new_zeros(batch, heads, 0, self.headdim)
         return AttentionState(empty, empty, weight.new_zeros(batch, 0, dtype=torch.bool))
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """(b, l, d) -> (b, h, l, p)"""
+        """(b, l, h p) -> (b, h, l, p)"""
         return x.unflatten(2, (self.config.n_heads, -1)).transpose(1, 2)
 
     def _mask(self, l_new: int, seen: StepMask) -> Tensor:

@@ -53,7 +53,7 @@ class _Streams(NamedTuple):
 class Mamba3(SequenceLayer):
     """Causal Mamba-3 mixer, (b, l, d) -> (b, l, d).
 
-    Parameters, with E = expand d = h p: in_proj (2 E + 2 g n + 3 h + K, d; rows gate, input, B, C,
+    Parameters, with E = d_inner = h p: in_proj (2 E + 2 g n + 3 h + K, d; rows gate, input, B, C,
     step size, decay, trapezoid, angle), dt_bias (h,), D (h,), B_bias and C_bias (h, 1, n), B_norm
     and C_norm (n,), norm (E,) with `is_outproj_norm`, out_proj (d, E).
 

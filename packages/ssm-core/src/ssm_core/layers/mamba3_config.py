@@ -32,6 +32,7 @@ class Mamba3Config(StepSizeConfig):
     Attributes:
         d_state: n, states per channel.
         expand: E / d, width inside the mixer.
+        d_inner: E itself, for mixers that lost heads; None means expand * d.
         headdim: p, channels per head. Must divide E. None means 64, or where 64 does not divide E,
             the largest power of two that does.
         ngroups: g, groups of heads that share B and C. Must divide the number of heads.
@@ -49,6 +50,7 @@ class Mamba3Config(StepSizeConfig):
 
     d_state: int = 128
     expand: int = 2
+    d_inner: int | None = None
     headdim: int | None = None
     ngroups: int = 1
     rope_fraction: float = 0.5
@@ -61,7 +63,7 @@ class Mamba3Config(StepSizeConfig):
         owner = type(self).__name__
         for name in ("d_state", "expand", "ngroups"):
             positive_int(owner, name, getattr(self, name))
-        for name in ("headdim", "chunk_size"):
+        for name in ("d_inner", "headdim", "chunk_size"):
             if getattr(self, name) is not None:
                 positive_int(owner, f"{name} (a number or None)", getattr(self, name))
         if not 0 < self.rope_fraction <= 1 or int(self.d_state * self.rope_fraction) < 2:
@@ -78,6 +80,7 @@ class Mamba3Config(StepSizeConfig):
         Raises:
             ConfigError: they do not divide one another.
         """
-        width = self.expand * d_model
-        heads, channels = divide("Mamba3", "expand * d_model", width, self.headdim, self.ngroups)
+        width = self.expand * d_model if self.d_inner is None else self.d_inner
+        name = "expand * d_model" if self.d_inner is None else "d_inner"
+        heads, channels = divide("Mamba3", name, width, self.headdim, self.ngroups)
         return Mamba3Sizes(width, heads, channels, int(self.d_state * self.rope_fraction) // 2)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import nn
 
+from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.packing import pack, steps_of, unpack
@@ -26,6 +27,8 @@ class RNNConfig:
     Attributes:
         hidden: hidden units; None means as many as the model has channels.
         nonlinearity: "tanh" or "relu".
+        project: map the hidden units to the output by `out_proj`; None means where there are not as
+            many as the model has channels.
 
     Raises:
         ConfigError: a value out of range.
@@ -33,6 +36,7 @@ class RNNConfig:
 
     hidden: int | None = None
     nonlinearity: Nonlinearity = "tanh"
+    project: bool | None = None
 
     def __post_init__(self) -> None:
         if self.hidden is not None:
@@ -50,7 +54,8 @@ class RNNState(NamedTuple):
 class RNN(SequenceLayer):
     """Vanilla RNN, (b, l, d) -> (b, l, d): h[t] = tanh(W x[t] + U h[t-1] + bias).
 
-    The hidden units are the output if there are d of them; otherwise `out_proj` maps them to d.
+    The hidden units are the output if there are d of them and `project` is not True; otherwise
+    `out_proj` maps them to d.
 
     Cost: O(b l h (d + h)) time, one step after the other.
     """
@@ -64,7 +69,11 @@ class RNN(SequenceLayer):
         hidden = config.hidden or d_model
         self.rnn = nn.RNN(d_model, hidden, nonlinearity=config.nonlinearity, batch_first=True)
         self.out_proj: nn.Module = nn.Identity()
-        if hidden != d_model:
+        if config.project is False and hidden != d_model:
+            raise ConfigError(
+                f"RNN: project is False with hidden {hidden}, expected hidden d_model = {d_model}"
+            )
+        if hidden != d_model if config.project is None else config.project:
             self.out_proj = nn.Linear(hidden, d_model)
 
     def mix(

@@ -5,8 +5,14 @@ from __future__ import annotations
 import gc
 import os
 
+import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+
+from ssm_core.errors import SsmError
+
+#: the smallest number of float16: with a smaller factor, gradients that fit would vanish
+SMALLEST_SCALE = 2.0**-24
 
 
 def make_fabric(accelerator: str, precision: str) -> Fabric:
@@ -20,6 +26,33 @@ def make_fabric(accelerator: str, precision: str) -> Fabric:
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
     )
+
+
+def unscale(fabric: Fabric, optimizer: torch.optim.Optimizer) -> bool:
+    """Make gradients those of the loss, before anything looks at them; False if they overflowed.
+
+    With 16-mixed the loss is multiplied by a factor, so that small gradients are not lost in
+    float16. Fabric divides by it only when it clips, and not for fused optimizers.
+
+    Raises:
+        SsmError: they overflow whatever the factor is.
+    """
+    scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
+    if scaler is None:
+        return True
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # the one that Fabric wraps
+    scaler.unscale_(optimizer)
+    # the scaler's own verdict, which it also goes by in `step`
+    found = scaler._found_inf_per_device(optimizer)
+    if not any(bool(flag) for flag in found.values()):
+        return True
+    if scaler.get_scale() < SMALLEST_SCALE:
+        raise SsmError(
+            "the gradients are not finite, although the factor of the loss has come down to "
+            f"{scaler.get_scale():.1e}: lower optim.lr or use trainer.precision bf16-mixed or "
+            "32-true; the last checkpoint is kept"
+        )
+    return False
 
 
 def leave_processes() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from ssm_core.train.batches import batch_parts
 from ssm_core.train.evaluate import evaluate
+from ssm_core.train.fabric import unscale
 from ssm_core.train.progress import ProgressBar
 from ssm_core.train.recorder import Recorder
 from ssm_core.train.run import Run
@@ -21,7 +23,8 @@ def train(run: Run, recorder: Recorder) -> None:
     """Train until `run.total_steps` or a reason to stop, with a checkpoint at every end.
 
     The order within a step is part of the plugin API: backward, `ssm_backward_end`, clipping, the
-    optimizer, `ssm_step_end`, the moving average, the schedule, then logs and checkpoint.
+    optimizer, the moving average, `ssm_step_end`, the schedule, then logs and checkpoint. A batch
+    whose float16 gradients overflow is used up without a step, and no hook sees it.
     """
     bar = ProgressBar(run.total_steps, run.step, run.fabric.is_global_zero)
     options = run.config.trainer
@@ -33,11 +36,14 @@ def train(run: Run, recorder: Recorder) -> None:
                 run.loader_state = None
             run.hooks.ssm_epoch_start(run=run)
             began = time.perf_counter()
-            in_epoch = run.step - run.epoch * run.steps_per_epoch
+            in_epoch = run.batches_of_epoch
             first_step = run.step
             for batch in run.train_loader:
-                run.log(_step(run, batch, recorder))
+                metrics = _step(run, batch, recorder)
                 in_epoch += 1
+                if metrics is None:
+                    continue
+                run.log(metrics)
                 bar.update(run.step, run.epoch, recorder.shown_loss)
                 if options.eval_every and run.step % options.eval_every == 0:
                     _evaluate(run, bar)
@@ -74,21 +80,25 @@ def _is_last(run: Run) -> bool:
     return run.step >= run.total_steps and (not every or run.step % every != 0)
 
 
-def _step(run: Run, batch: Any, recorder: Recorder) -> dict[str, float]:
-    """One optimizer step; returns what is to be logged."""
+def _step(run: Run, batch: Any, recorder: Recorder) -> dict[str, float] | None:
+    """One optimizer step; returns what is to be logged, or None if there was no step."""
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     loss = _backward(run, batch)
+    if not unscale(run.fabric, run.optimizer):
+        run.optimizer.step()  # changes no weight, but lowers the factor of the loss
+        run.skipped += 1
+        return None
     run.hooks.ssm_backward_end(run=run)
     clip = run.config.optim.grad_clip
     if clip is not None:
-        run.fabric.clip_gradients(run.model, run.optimizer, max_norm=clip, error_if_nonfinite=False)
+        clip_grad_norm_(run.fabric.strategy.precision.main_params(run.optimizer), clip)
     run.optimizer.step()
     run.step += 1
+    if run.ema is not None:
+        run.ema.update()  # before the hook: what it does to weights, it can do to the average
     metrics: dict[str, float] = {}
     run.hooks.ssm_step_end(run=run, metrics=metrics)
-    if run.ema is not None:
-        run.ema.update()
     lr = float(run.optimizer.param_groups[0]["lr"])
     run.scheduler.step()
     return recorder.step_metrics(run, loss, lr, metrics)

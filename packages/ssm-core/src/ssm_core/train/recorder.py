@@ -82,13 +82,14 @@ class Recorder:
             return  # never replace a good checkpoint by one that holds NaN
         plugins: dict[str, Any] = {}
         run.hooks.ssm_checkpoint_save(run=run, state=plugins)
-        mid_epoch = run.step > run.epoch * run.steps_per_epoch
+        mid_epoch = run.batches_of_epoch > 0
         generators = _gather(run, rng_state())
         if not run.fabric.is_global_zero:
             return
         assert self.file is not None
         state = {
             "step": run.step,
+            "skipped": run.skipped,
             "epoch": run.epoch,
             "level": run.level,
             "steps_before": run.steps_before,
@@ -108,7 +109,7 @@ class Recorder:
         save_state(run.folder / LAST, state)
 
     def _restore(self, run: Run, state: Mapping[str, Any]) -> None:
-        run.step, run.epoch = state["step"], state["epoch"]
+        run.step, run.skipped, run.epoch = state["step"], state["skipped"], state["epoch"]
         run.level, run.steps_before = state.get("level", 0), state.get("steps_before", 0)
         run.module.load_state_dict(state["module"])
         if run.ema is not None:

@@ -32,6 +32,7 @@ class Run:
         module: the bare model; use this for parameters and state dicts.
         ema: moving average of the weights, from after `ssm_run_start` on, if it was asked for.
         step: optimizer steps completed, in the present level.
+        skipped: batches that gave no step, because their float16 gradients overflowed.
         epoch: epochs completed, in the present level.
         total_steps: steps after which the level ends, and with the last level the run.
         level: how often a plugin has had the run train on after its last step
@@ -56,6 +57,7 @@ class Run:
     total_steps: int
     ema: MovingAverage | None = None
     step: int = 0
+    skipped: int = 0
     epoch: int = 0
     level: int = 0
     steps_before: int = 0
@@ -66,11 +68,16 @@ class Run:
     log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
 
     @property
+    def batches_of_epoch(self) -> int:
+        """How many batches of the present epoch are used up."""
+        return self.step + self.skipped - self.epoch * self.steps_per_epoch
+
+    @property
     def logged_step(self) -> int:
         """The step under which numbers are logged: it grows from level to level."""
         return self.steps_before + self.step
 
-    def train_on(self, step: int, loader_state: dict[str, Any] | None) -> None:
+    def train_on(self, step: int, loader_state: dict[str, Any] | None, skipped: int = 0) -> None:
         """Begin another level at `step` of the schedule and of the data; for `ssm_steps_done`.
 
         The learning rate and the order of the data are those that the run had there. Weights and
@@ -79,10 +86,12 @@ class Run:
         Args:
             step: 0 up to total_steps - 1.
             loader_state: of `train_loader` at that step, if it was in the middle of an epoch.
+            skipped: `run.skipped` at that step.
         """
         self.steps_before += self.step - step
         self.level += 1
-        self.step, self.epoch = step, step // self.steps_per_epoch
+        self.step, self.skipped = step, skipped
+        self.epoch = (step + skipped) // self.steps_per_epoch
         self.loader_state = loader_state
         self.scheduler.load_state_dict(
             self.scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1}

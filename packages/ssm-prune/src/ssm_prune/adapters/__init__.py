@@ -6,7 +6,18 @@ answer first.
 
 from __future__ import annotations
 
-from ssm_prune.adapters import mamba, mlp
+from ssm_prune.adapters import (
+    attention,
+    convolution,
+    mamba,
+    mamba2,
+    mamba3,
+    mlp,
+    norm,
+    own,
+    rnn,
+    s5,
+)
 
 #: modules with hook implementations
-ADAPTERS = (mamba, mlp)
+ADAPTERS = (mamba, mamba2, mamba3, convolution, s5, attention, rnn, mlp, norm, own)

@@ -1,12 +1,14 @@
 """Whole residual blocks of a list of blocks, e.g. `tower.layers`.
 
-A block says by an attribute `branches` which of its parts add to the residual stream; it does
-nothing when all of them are silent, and its place in the list can be closed up.
+A block says by an attribute `branches` which of its parts, by name ("mixer", "op.layer"), add to
+the residual stream; it does nothing when all of them are silent, and its place in the list can be
+closed up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -42,7 +44,7 @@ def _group(fqn: str, blocks: nn.ModuleList, model: nn.Module, ask: Ask) -> UnitG
             return None
         parameters = dict(block.named_parameters(prefix=prefix))
         masked += _whole(unit, {name: parameters[name] for name in silent})
-        scored += _whole(unit, {n: p for n, p in parameters.items() if p.ndim > 1})
+        scored += _whole(unit, {n: p for n, p in parameters.items() if _is_weight(p)})
     return UnitGroup(
         kind="blocks",
         count=len(blocks),
@@ -60,7 +62,7 @@ def _silenced(block: nn.Module, prefix: str, model: nn.Module, ask: Ask) -> list
         return None
     names = []
     for branch in branches:
-        module = getattr(block, branch)
+        module = attrgetter(branch)(block)
         if module is None:
             continue
         fqn = f"{prefix}.{branch}"
@@ -69,6 +71,13 @@ def _silenced(block: nn.Module, prefix: str, model: nn.Module, ask: Ask) -> list
             return None
         names += [f"{fqn}.{name}" for name in adapter.silenced]
     return names
+
+
+def _is_weight(parameter: nn.Parameter) -> bool:
+    """Whether its size says how much it does: not so for state matrices, which may be huge."""
+    decay = getattr(parameter, "_optim", {}).get("weight_decay")
+    exempt = getattr(parameter, "_no_weight_decay", False) or decay == 0
+    return parameter.ndim > 1 and not exempt
 
 
 def _whole(unit: int, parameters: dict[str, nn.Parameter]) -> list[Slice]:

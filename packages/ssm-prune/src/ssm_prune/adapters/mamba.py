@@ -11,6 +11,7 @@ from torch import nn
 
 from ssm_core.layers.bimamba import BiMamba
 from ssm_core.layers.mamba import Mamba
+from ssm_prune.adapters.parts import parameters_of, rows
 from ssm_prune.adapters.rounding import CHANNELS
 from ssm_prune.hookspecs import hookimpl
 from ssm_prune.units import BlockAdapter, Slice, UnitGroup, places
@@ -21,25 +22,20 @@ def ssm_prune_adapter(module: nn.Module) -> BlockAdapter | None:
     if not isinstance(module, Mamba | BiMamba):
         return None
     suffixes = ("", "_b") if isinstance(module, BiMamba) else ("",)
-    silenced = [name for name, _ in module.out_proj.named_parameters(prefix="out_proj")]
-    return BlockAdapter((_channels(module, suffixes), _states(module, suffixes)), tuple(silenced))
+    groups = (_channels(module, suffixes), _states(module, suffixes))
+    return BlockAdapter(groups, parameters_of(module, "out_proj"))
 
 
 def _channels(module: Mamba | BiMamba, suffixes: tuple[str, ...]) -> UnitGroup:
     """A channel is silent when neither x_proj nor out_proj reads it."""
     E = module.out_proj.in_features
     own = places(E)
-    in_proj = [Slice("in_proj.weight", 0, places(E, 0, E))]
-    if module.in_proj.bias is not None:
-        in_proj.append(Slice("in_proj.bias", 0, places(E, 0, E)))
+    in_proj = rows(module, "in_proj", places(E, 0, E))
     consumers = [Slice("out_proj.weight", 1, own)]
-    others = []
+    others: list[Slice] = []
     for suffix in suffixes:
         consumers.append(Slice(f"x_proj{suffix}.weight", 1, own))
-        others += [Slice(f"conv1d{suffix}.weight", 0, own)]
-        if getattr(module, f"conv1d{suffix}").bias is not None:
-            others += [Slice(f"conv1d{suffix}.bias", 0, own)]
-        others += [Slice(f"dt_proj{suffix}.weight", 0, own), Slice(f"dt_proj{suffix}.bias", 0, own)]
+        others += rows(module, f"conv1d{suffix}", own) + rows(module, f"dt_proj{suffix}", own)
         others += [Slice(_A_log(suffix), 0, own), Slice(f"D{suffix}", 0, own)]
     return UnitGroup(
         kind="channels",

@@ -2,5 +2,10 @@
 
 from __future__ import annotations
 
-#: fills the vectors of CPUs and the tiles of GPUs; the causal convolution of others asks for it
-CHANNELS = 8
+from ssm_core.units import CHANNELS
+
+__all__ = ["CHANNELS", "MATRIX_STATES"]
+
+#: states of Mamba-2 are an axis of matrix products: the matrix units of GPUs take 16 at a time in
+#: half precision, and the block between two multiples costs as much as the larger one
+MATRIX_STATES = 16

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssm_core.errors import ConfigError
 from ssm_prune.context import PruneContext
+from ssm_prune.distributed import whole
 from ssm_prune.options import PruneOptions, RampedOptions
 from ssm_prune.pruner import Proposal, Pruner
 from ssm_prune.select import lowest
@@ -76,7 +77,11 @@ class DynamicCosine(Pruner):
 
     def before_optimizer_step(self, ctx: PruneContext) -> None:
         if self._own.regrow == "gradient" and ctx.schedule.due(ctx.step + 1):
-            self._gradients = {n: p.grad.abs() for n, p in ctx.prunable() if p.grad is not None}
+            self._gradients = {
+                name: whole(parameter.grad.abs())
+                for name, parameter in ctx.prunable()
+                if parameter.grad is not None
+            }
 
     def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
         if not ctx.due:
@@ -96,10 +101,10 @@ class DynamicCosine(Pruner):
 
     def _share(self, ctx: PruneContext) -> float:
         """The fraction of the live weights that change places now."""
-        whole = self._own.regrow_fraction
+        first = self._own.regrow_fraction
         if self._own.regrow_anneal == "constant":
-            return whole
-        return whole / 2 * (1 + math.cos(math.pi * ctx.schedule.progress(ctx.step)))
+            return first
+        return first / 2 * (1 + math.cos(math.pi * ctx.schedule.progress(ctx.step)))
 
 
 def exchange(keep: Tensor, kept: Tensor, score: Tensor, gradient: Tensor, share: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssm_core.errors import ConfigError
 from ssm_prune.context import PruneContext
+from ssm_prune.distributed import local, local_part, whole
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal, Pruner
 
@@ -125,12 +126,12 @@ class Gradient(Pruner):
         return proposal
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scores": self._scores}
+        return {"scores": {name: whole(score) for name, score in self._scores.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._scores = {
-            name: score.to(self._scores[name]) for name, score in state["scores"].items()
-        }
+        self._scores = {name: self._scores[name] for name in state["scores"]}
+        for name, score in self._scores.items():
+            local(score).copy_(local_part(state["scores"][name].to(score.device), score))
 
     def _first(self, ctx: PruneContext) -> int:
         """The first step whose gradient counts."""

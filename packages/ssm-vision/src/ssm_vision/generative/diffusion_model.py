@@ -88,6 +88,8 @@ class ConditionedBlock(nn.Module):
     They start at 0, so that the block starts as a plain residual block.
     """
 
+    branches = ("mixer",)
+
     def __init__(self, d_model: int, mixer: nn.Module) -> None:
         super().__init__()
         self.norm = LayerNorm(d_model)

@@ -100,7 +100,8 @@ class WindowedLevel(Level):
 
     def forward(self, x: FeatureMap, call: Call) -> FeatureMap:
         window, dilation = self.sliding
-        in_windows = mixers_of(len(self.blocks)) if window else len(self.blocks)
+        # not counted by `mixers_of`: blocks of either kind may have been taken out
+        in_windows = sum(not (window and has_attention(block)) for block in self.blocks)
         # the residual stream of the level is float32, also under autocast
         tokens = at_least_float32(split_windows(x, self.side))
         for block in self.blocks[:in_windows]:
@@ -193,6 +194,11 @@ class MambaVision(ImageModel):
 def mixers_of(depth: int) -> int:
     """How many blocks of a windowed level, the first ones, have the mixer; the rest attention."""
     return (depth + 1) // 2
+
+
+def has_attention(block: nn.Module) -> bool:
+    """Whether a block of a windowed level has attention and not the mixer."""
+    return isinstance(block, MixedBlock) and isinstance(block.mixer, Attention)
 
 
 def make_level(config: MambaVisionConfig, level: int) -> Level:

@@ -28,7 +28,9 @@ from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import LayerState, SequenceLayer
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import Activations, Inner, Offsets, StepSizes
+from ssm_core.units import BlockAdapter
 from ssm_kernels import causal_conv1d, selective_scan
+from ssm_vision.models.removable import mambavision_mixer_units
 
 #: widest convolution of the operator
 MAX_WIDTH = 8
@@ -142,6 +144,10 @@ class MambaVisionMixer(SequenceLayer):
         )
         assert isinstance(y, Tensor)
         return self.out_proj(torch.cat([y, z], dim=-1)), None
+
+    def removable_units(self) -> BlockAdapter:
+        """Channels of both branches, equally many of each, and states."""
+        return mambavision_mixer_units(self)
 
     def step_sizes(self, x: Activations) -> StepSizes:
         """Return the step sizes Delta (b, l, E/2) > 0 for x (b, l, d), in float32; unit: steps."""

@@ -12,14 +12,16 @@ Such a kernel need never be made: convolving along x with K_x and then along y w
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.errors import ConfigError
+from ssm_core.keys import check_keys
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.s4_kernel import S4Kernel
@@ -28,7 +30,9 @@ from ssm_core.layers.s4d_kernel import S4DKernel
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import ConvolutionKernel
+from ssm_core.units import BlockAdapter
 from ssm_kernels.errors import ShapeError
+from ssm_vision.models.removable import s4nd_units
 
 ChannelLastMap: TypeAlias = Annotated[Tensor, "b y x d"]
 
@@ -108,6 +112,20 @@ class S4ND(nn.Module):
             y = F.gelu(y)
         mixed: Tensor = self.output_linear(self._drop(y).to(x.dtype))
         return mixed
+
+    def resized(self, sizes: Mapping[str, Any]) -> S4ND:
+        """Return a new, untrained layer in which fields of the configuration differ.
+
+        Raises:
+            UnknownNameError: the configuration has no such field.
+            ConfigError: a value out of range.
+        """
+        check_keys(S4NDConfig, sizes, "S4ND")
+        return S4ND(self.d_model, replace(self.config, **sizes))
+
+    def removable_units(self) -> BlockAdapter:
+        """States of diagonal kernels."""
+        return s4nd_units(self)
 
     def convolve(self, u: ChannelLastMap) -> Tensor:
         """K * u, (b, y, x, c, d), for u (b, y, x, d), float32 or float64."""

@@ -65,6 +65,8 @@ class S4NDViTConfig:
 class S4NDViTBlock(nn.Module):
     """x + drop(mixer(norm1(x))), then x + drop(mlp(norm2(x))), over a map (b, y, x, d)."""
 
+    branches = ("mixer", "mlp")
+
     def __init__(self, config: S4NDViTConfig, drop_path: float) -> None:
         super().__init__()
         d = config.d_model

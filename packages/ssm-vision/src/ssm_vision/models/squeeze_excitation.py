@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.shapes import Activations
+from ssm_core.units import BlockAdapter
 
 
 class SqueezeExcitation(nn.Module):
@@ -34,6 +35,10 @@ class SqueezeExcitation(nn.Module):
         hidden = -(-d_model // reduction)
         self.fc1 = nn.Linear(d_model, hidden)
         self.fc2 = nn.Linear(hidden, d_model)
+
+    def removable_units(self) -> BlockAdapter:
+        """None; with fc2 all zero every gate is exactly 1."""
+        return BlockAdapter((), ("fc2.weight", "fc2.bias"))
 
     def forward(self, x: Activations, patches: Tensor) -> Activations:
         """Weigh the channels of x (b, l, d) by the mean of `patches` (b, p, d)."""

@@ -28,7 +28,9 @@ from ssm_core.init import init_step_size_bias
 from ssm_core.keys import check_keys
 from ssm_core.layers.checks import positive_int
 from ssm_core.norm import LayerNorm, at_least_float32
+from ssm_core.units import BlockAdapter
 from ssm_kernels import selective_scan_directions
+from ssm_vision.models.removable import ss2d_units
 
 ChannelLast: TypeAlias = Annotated[Tensor, "b y x d"]
 """A feature map with the channels of a pixel next to each other, as linear maps and scans want."""
@@ -132,6 +134,10 @@ class SS2D(nn.Module):
         """
         check_keys(SS2DConfig, sizes, "SS2D")
         return SS2D(self.d_model, replace(self.config, **sizes))
+
+    def removable_units(self) -> BlockAdapter:
+        """Inner channels and states."""
+        return ss2d_units(self)
 
     def forward(self, x: ChannelLast) -> ChannelLast:
         """Mix x (b, y, x, d)."""

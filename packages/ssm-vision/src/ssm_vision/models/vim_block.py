@@ -45,6 +45,12 @@ class VimBlock(nn.Module):
             )
             self.depthwise.norm.eps = config.norm_eps
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The parts that change the residual stream; without them the block is the identity."""
+        on_the_stream = ("squeeze_excitation",) if self.squeezed == "block" else ()
+        return ("mixer", "depthwise", *on_the_stream)
+
     def forward(
         self, x: Activations, places: Places, shuffle: Shuffle | None = None
     ) -> Activations:

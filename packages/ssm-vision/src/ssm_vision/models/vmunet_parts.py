@@ -10,6 +10,7 @@ from ssm_core.norm import LayerNorm
 from ssm_vision.models.image_model import Images
 from ssm_vision.models.patch_merging import PatchMerging
 from ssm_vision.models.ss2d import ChannelLast
+from ssm_vision.models.vss_block import within
 
 
 class PatchEmbed(nn.Module):
@@ -33,6 +34,11 @@ class UNetBlock(nn.Module):
         self.ln_1 = LayerNorm(d_model)
         self.self_attention = mixer
         self.drop_path = DropPath(drop_path)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The part that adds to the residual stream; without it the block is the identity."""
+        return (within("self_attention", self.self_attention),)
 
     def forward(self, x: ChannelLast) -> ChannelLast:
         return x + self.drop_path(self.self_attention(self.ln_1(x)))

@@ -39,6 +39,11 @@ class VSSBlock(nn.Module):
         self.mlp = MLP(d_model, mlp_hidden) if mlp_hidden else None
         self.drop_path = DropPath(drop_path)
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The parts that add to the residual stream; without them the block is the identity."""
+        return (within("op", self.op), "mlp")
+
     def forward(self, x: ChannelLast) -> ChannelLast:
         """Add both branches to x (b, y, x, d)."""
         x = x + self.drop_path(self.op(self.norm(x)))
@@ -56,6 +61,11 @@ class RowByRow(nn.Module):
 
     def forward(self, x: ChannelLast) -> ChannelLast:
         return self.layer(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+
+
+def within(name: str, mixer: nn.Module) -> str:
+    """The name of what mixes in a mixer called `name`."""
+    return f"{name}.layer" if isinstance(mixer, RowByRow) else name
 
 
 @torch.no_grad()
