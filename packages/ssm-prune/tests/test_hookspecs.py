@@ -17,9 +17,11 @@ def test_the_hooks_of_this_version() -> None:
     assert HOOKS == [
         "ssm_prune_adapter",
         "ssm_prune_check",
+        "ssm_prune_export",
         "ssm_prune_masks_changed",
         "ssm_prune_methods",
         "ssm_prune_policy",
+        "ssm_prune_report",
         "ssm_prune_schedules",
         "ssm_prune_scores",
     ]

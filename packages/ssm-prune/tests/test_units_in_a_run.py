@@ -200,6 +200,16 @@ def digits_words(folder: Path) -> str:
         --optim.lr 0.005"""
 
 
+def test_layer_decay_would_not_know_the_order_of_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ssm_vision")
+    words = [*digits_words(tmp_path).split(), *SMALL.split(), "--optim.layer_decay", "0.5"]
+    assert main(["fit", *words, "--prune.units", "blocks", "--out", str(tmp_path)]) == 2
+    assert "expected optim.layer_decay null" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "words", "inputs"),
     [

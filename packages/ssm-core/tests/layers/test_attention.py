@@ -15,9 +15,10 @@ from ssm_core.layers.attention import Attention, AttentionConfig
 def written_out(layer: Attention, x: Tensor) -> Tensor:
     """Softmax attention head by head, step by step."""
     _, l, d = x.shape
-    p = d // layer.config.n_heads
-    queries, keys, values = (x @ layer.in_proj.weight.T + layer.in_proj.bias).split(d, dim=2)
-    y = torch.empty_like(x)
+    p = layer.config.headdim or d // layer.config.n_heads
+    inner = p * layer.config.n_heads
+    queries, keys, values = (x @ layer.in_proj.weight.T + layer.in_proj.bias).split(inner, dim=2)
+    y = torch.empty_like(queries)
     for head in range(layer.config.n_heads):
         part = slice(head * p, (head + 1) * p)
         for t in range(l):
@@ -28,11 +29,11 @@ def written_out(layer: Attention, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("n_heads", [1, 3])
+@pytest.mark.parametrize(("n_heads", "headdim"), [(1, None), (3, None), (4, 5), (1, 2)])
 @torch.no_grad()
-def test_equals_softmax_attention(causal: bool, n_heads: int) -> None:
+def test_equals_softmax_attention(causal: bool, n_heads: int, headdim: int | None) -> None:
     torch.manual_seed(0)
-    layer = Attention(6, AttentionConfig(n_heads, causal)).double()
+    layer = Attention(6, AttentionConfig(n_heads, causal, headdim=headdim)).double()
     x = 3 * torch.randn(2, 9, 6, dtype=torch.float64)
     torch.testing.assert_close(layer(x), written_out(layer, x), rtol=1e-10, atol=1e-10)
 
@@ -67,6 +68,10 @@ def test_number_of_parameters(bias: bool) -> None:
     ("options", "message"),
     [
         ({"n_heads": 0}, "AttentionConfig: n_heads is 0, expected an integer of at least 1"),
+        (
+            {"headdim": 0},
+            "AttentionConfig: headdim (a number or None) is 0, expected an integer of at least 1",
+        ),
         ({"dropout": 1.0}, "AttentionConfig: dropout is 1.0, expected a number in [0, 1)"),
         ({"dropout": "no"}, "AttentionConfig: dropout is 'no', expected a number in [0, 1)"),
     ],

@@ -262,6 +262,11 @@ def test_autocast_is_close_to_float32() -> None:
             "Mamba3: headdim is 64, expected a divisor of expand * d_model = 48, such as 16",
         ),
         (
+            24,
+            {"headdim": 8, "d_inner": 20},
+            "Mamba3: headdim is 8, expected a divisor of d_inner = 20, such as 4",
+        ),
+        (
             64,
             {"ngroups": 4},
             "Mamba3: ngroups is 4, expected a divisor of the number of heads, 128 / headdim = 2",

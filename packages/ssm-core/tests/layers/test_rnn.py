@@ -40,6 +40,19 @@ def test_number_of_parameters(d: int, h: int) -> None:
     assert sum(p.numel() for p in RNN(d, RNNConfig(h)).parameters()) == expected
 
 
+def test_as_many_hidden_units_as_channels_have_an_output_map_if_wanted() -> None:
+    torch.manual_seed(0)
+    layer = RNN(5, RNNConfig(project=True))
+    x = torch.randn(2, 6, 5)
+    torch.testing.assert_close(layer(x), layer.out_proj(layer.rnn(x)[0]))
+    assert sum(p.numel() for p in layer.parameters()) == sum(
+        p.numel() for p in RNN(5).parameters()
+    ) + 5 * (5 + 1)
+    with pytest.raises(ConfigError) as caught:
+        RNN(5, RNNConfig(hidden=3, project=False))
+    assert str(caught.value) == ("RNN: project is False with hidden 3, expected hidden d_model = 5")
+
+
 def test_relu_is_used() -> None:
     torch.manual_seed(0)
     y = RNN(5, RNNConfig(nonlinearity="relu"))(100 * torch.randn(2, 6, 5))

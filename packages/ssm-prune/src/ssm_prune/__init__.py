@@ -6,6 +6,7 @@ A method is a `Pruner` class, offered as a `MethodSpec` by a function `ssm_prune
 
 from __future__ import annotations
 
+from ssm_prune.artifact import Artifact
 from ssm_prune.context import PruneContext
 from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.hookspecs import hookimpl, hookspec
@@ -20,10 +21,12 @@ from ssm_prune.pruner import (
     Pruner,
     Rewind,
 )
+from ssm_prune.report_section import Section
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "MasksChanged",
     "Materialise",
     "MethodSpec",
@@ -36,6 +39,7 @@ __all__ = [
     "PruneOptions",
     "Pruner",
     "Rewind",
+    "Section",
     "Verdict",
     "hookimpl",
     "hookspec",

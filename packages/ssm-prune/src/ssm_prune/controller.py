@@ -338,5 +338,7 @@ class Controller:
         self._record(event, values)
 
     def _record(self, event: MasksChanged, values: Mapping[str, Any]) -> None:
-        entry = {k: v for k, v in dataclasses.asdict(event).items() if k != "total"}
+        entry = dataclasses.asdict(event)
+        # one number per tensor, in order: names in each entry would fill checkpoints
+        entry["removed"] = [self.store.pruned(name) for name in self.store.shapes]
         self.history.append({**entry, **values})

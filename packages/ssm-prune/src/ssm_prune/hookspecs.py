@@ -7,16 +7,18 @@ through the entry-point group `ssm_prune.plugins`. An implementation may leave o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ssm_prune.artifact import Artifact
     from ssm_prune.context import PruneContext
     from ssm_prune.policy import Verdict
     from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal
+    from ssm_prune.report_section import Section
     from ssm_prune.units import BlockAdapter
 
 PROJECT = "ssm_prune"
@@ -73,3 +75,20 @@ def ssm_prune_check(proposal: Proposal, ctx: PruneContext) -> Iterable[Problem]:
 @hookspec
 def ssm_prune_masks_changed(event: MasksChanged) -> None:
     """Masks have changed. For observers; the return value is ignored."""
+
+
+@hookspec
+def ssm_prune_report(report: Mapping[str, Any]) -> Iterable[Section]:  # type: ignore[empty-body]
+    """Add sections to the page of a pruned run; `report` is what prune_report.json holds."""
+
+
+@hookspec(firstresult=True)
+def ssm_prune_export(model: nn.Module, masks: Mapping[str, Tensor], target: str) -> Artifact | None:
+    """Turn a masked model into another form for `ssm-prune export --as TARGET`.
+
+    Args:
+        model: the pruned model, with its zeros; a copy, which may be changed.
+        masks: name of a parameter -> mask in its shape, True where kept; only of parameters that
+            lost weights.
+        target: "removed": removed channels, states, heads and blocks are to be gone.
+    """

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ssm_core import hookimpl
-from ssm_core.errors import CheckpointError
+from ssm_core.errors import CheckpointError, ConfigError
 from ssm_core.train.recorder import loader_state
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
 from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
+from ssm_prune.report_run import report_quietly
 from ssm_prune.rewind import load_rewind, rewind_state, save_rewind
 from ssm_prune.steps import RunLength
 
@@ -39,6 +40,13 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
+        options = self.controller.options
+        if options.remove and options.units == "blocks" and run.config.optim.layer_decay:
+            # a resumed run would make other groups of what is left than the optimizer had
+            raise ConfigError(
+                "prune.remove takes blocks out, and the learning rates of the others would depend "
+                "on it: expected optim.layer_decay null, or prune.remove False"
+            )
         length = RunLength(run.total_steps, run.steps_per_epoch)
         # Fabric wraps the optimizer; the wrapper's `state` goes stale when a checkpoint is loaded
         optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
@@ -102,6 +110,8 @@ class PruneExtension:
             return
         if run.fabric.is_global_zero:
             write_report(self.controller, run.folder / "prune_report.json", run.step)
+            if error is None and run.stop_reason != "interrupted":
+                report_quietly(run.folder)
         if error is None:
             self.controller.check_reached(run.step)
 

@@ -25,6 +25,7 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
         "provider": method.provider,
         "state": "masked",
         "note": "Masked weights are zero but still stored and multiplied: no gain in speed.",
+        "units": controller.options.units,
         "requested_sparsity": schedule.sparsity,
         "achieved_sparsity": controller.achieved,
         "prunable_weights": store.total,
@@ -39,7 +40,12 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
             "finished": step >= schedule.end,
         },
         "tensors": [_tensor(controller, name) for name in controller.verdicts],
+        "masked_tensors": list(store.shapes),
         "updates": controller.history,
+        "removals": [
+            {key: value for key, value in removal.items() if key != "sizes"}
+            for removal in controller.removals
+        ],
         "stopped_proposals": controller.vetoes,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -140,9 +141,14 @@ def with_random_values(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module
 
 
+@functools.cache
+def _own_plugins() -> PrunePlugins:
+    return PrunePlugins(load_entry_points=False)
+
+
 def units_of(module: nn.Module, kind: str) -> UnitMasks:
     """The units that our own adapters find."""
-    return UnitMasks(module, kind, PrunePlugins(load_entry_points=False).hook.ssm_prune_adapter)
+    return UnitMasks(module, kind, _own_plugins().hook.ssm_prune_adapter)
 
 
 def half_of_the_units(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ssm_core.errors import SsmError, UnknownNameError
 
@@ -21,13 +21,23 @@ USAGE = """usage: ssm-train COMMAND ...
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ssm-train`; returns the exit code (0 fine, 2 the user's error, 1 ours, 130 Ctrl-C)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_program("ssm-train", _dispatch, sys.argv[1:] if arguments is None else arguments)
+
+
+def run_program(name: str, dispatch: Callable[[list[str]], int], arguments: Sequence[str]) -> int:
+    """Let `dispatch(words)` do what was asked; returns its exit code, or that of its error.
+
+    Args:
+        name: of the program, in front of its errors.
+        arguments: words of the command line; `--debug` is taken out and shows tracebacks.
+    """
+    words = list(arguments)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     try:
-        return _dispatch(words)
+        return dispatch(words)
     except KeyboardInterrupt:
-        print("ssm-train: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (head, less) has gone
         # Python flushes stdout once more at exit: give it something that can be written to
@@ -36,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SsmError as error:
         if debug:
             traceback.print_exc()
-        print(f"ssm-train: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Exception as error:
         if debug:
             traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
         print(
-            f"ssm-train: internal error: {text} (run again with --debug to see where)",
+            f"{name}: internal error: {text} (run again with --debug to see where)",
             file=sys.stderr,
         )
         return 1

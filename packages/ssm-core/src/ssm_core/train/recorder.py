@@ -109,7 +109,8 @@ class Recorder:
         save_state(run.folder / LAST, state)
 
     def _restore(self, run: Run, state: Mapping[str, Any]) -> None:
-        run.step, run.skipped, run.epoch = state["step"], state["skipped"], state["epoch"]
+        run.step, run.epoch = state["step"], state["epoch"]
+        run.skipped = state.get("skipped", 0)
         run.level, run.steps_before = state.get("level", 0), state.get("steps_before", 0)
         run.module.load_state_dict(state["module"])
         if run.ema is not None:

@@ -4,6 +4,7 @@ facts.py       what a run folder says about its run
 throughput.py  examples per second, from the run's log or measured now
 figures.py     training curves; the metric against parameters and throughput
 page.py        the page, report.html
+parts.py       what pages are made of
 style.py       its looks
 write.py       puts the report together
 """

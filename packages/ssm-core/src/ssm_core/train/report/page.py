@@ -1,36 +1,18 @@
-"""The page of a report: one HTML file that needs nothing else, no script and no network."""
+"""The page of a report about runs."""
 
 from __future__ import annotations
 
-import base64
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from html import escape
-from pathlib import Path
 
 import yaml
 
 from ssm_core.specs import Picture, Remark
-from ssm_core.train.report import tables
+from ssm_core.train.report import parts, tables
 from ssm_core.train.report.facts import RunFacts
 from ssm_core.train.report.figures import colour
-from ssm_core.train.report.style import STYLE
-
-#: what the page can hold, and its media type
-IMAGES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".svg": "image/svg+xml",
-}
-#: matplotlib's pictures have 160 pixels per inch, a browser's inch has 96
-PIXELS_PER_PIXEL = 96 / 160
-#: keeps the promise that nothing is loaded or run, whatever a name or a picture holds
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
@@ -53,13 +35,13 @@ def html(page: Page) -> str:
         f"<header><h1>{escape(_title(page.runs))}</h1>{_contents(page.runs)}</header>",
         "<main>",
         "<section><h2>Results</h2>",
-        _warnings(page.problems),
+        parts.warnings(page.problems),
         _results(page.runs),
         "<p class=quiet>best: the best evaluation; last: the one at the end, of the weights that "
         "were kept; time: of the training, since its last start; examples/s: in training, loading "
         "included: the median epoch of the run's log, or measured for this report.</p>",
         _differences(page.runs),
-        _pictures(common, "all runs"),
+        parts.pictures(common, "all runs"),
         "</section>",
         *(_run(place, page) for place in range(len(page.runs))),
         "<section><h2>Where the runs were trained</h2>",
@@ -67,15 +49,7 @@ def html(page: Page) -> str:
         "</section></main>",
         f"<footer>ssm-core {escape(__version__)}, {date.today().isoformat()}</footer>",
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(_title(page.runs))}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
+    return parts.document(_title(page.runs), body)
 
 
 def _title(runs: Sequence[RunFacts]) -> str:
@@ -103,7 +77,7 @@ def _results(runs: Sequence[RunFacts]) -> str:
         (_name(i, run), *map(escape, (run.recipe, run.data, *tables.row(run)[1:])))
         for i, run in enumerate(runs)
     )
-    return _table("Results", header, rows)
+    return parts.table("Results", header, rows)
 
 
 def _differences(runs: Sequence[RunFacts]) -> str:
@@ -113,7 +87,7 @@ def _differences(runs: Sequence[RunFacts]) -> str:
         return ""
     header = ("option", *(run.name for run in runs))
     rows = [tuple(map(escape, row)) for row in found]
-    return f"<h3>Options that differ</h3>{_table('Options that differ', header, rows)}"
+    return f"<h3>Options that differ</h3>{parts.table('Options that differ', header, rows)}"
 
 
 def _machines(runs: Sequence[RunFacts]) -> str:
@@ -123,20 +97,7 @@ def _machines(runs: Sequence[RunFacts]) -> str:
         (_name(i, run), *(escape(found[i].get(name, tables.UNKNOWN)) for name in names))
         for i, run in enumerate(runs)
     )
-    return _table("Where the runs were trained", ("run", *names), rows)
-
-
-def _table(label: str, header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls by itself; the cells of `rows` are HTML."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return (
-        f'<div class=table role="region" tabindex="0" aria-label="{escape(label)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return parts.table("Where the runs were trained", ("run", *names), rows)
 
 
 def _run(place: int, page: Page) -> str:
@@ -145,47 +106,8 @@ def _run(place: int, page: Page) -> str:
     own = [picture for picture in page.pictures if picture.run == run.folder]
     options = escape(yaml.safe_dump(run.config, sort_keys=False)) if run.config else ""
     return (
-        f'<section id="run-{place}"><h2>{_name(place, run)}</h2>{_warnings(texts)}'
-        f"{_pictures(own, run.name)}"
+        f'<section id="run-{place}"><h2>{_name(place, run)}</h2>{parts.warnings(texts)}'
+        f"{parts.pictures(own, run.name)}"
         + (f"<details><summary>Options</summary><pre>{options}</pre></details>" if options else "")
         + "</section>"
     )
-
-
-def _warnings(texts: Iterable[str]) -> str:
-    return "".join(f"<p class=warning>{escape(text)}</p>" for text in texts)
-
-
-def _pictures(pictures: Sequence[Picture], about: str) -> str:
-    figures = "\n".join(_figure(picture, about) for picture in pictures)
-    return f"<div class=pictures>\n{figures}\n</div>" if figures else ""
-
-
-def _figure(picture: Picture, about: str) -> str:
-    title = picture.title or picture.path.stem
-    caption = f"<figcaption>{escape(picture.text)}</figcaption>" if picture.text else ""
-    return (
-        f"<figure><h3>{escape(title)}</h3>{_image(picture.path, f'{title}: {about}')}"
-        f"{caption}</figure>"
-    )
-
-
-def _image(path: Path, alt: str) -> str:
-    """The file inside the page; of what is no picture only the name."""
-    kind = IMAGES.get(path.suffix.lower())
-    if kind is None:
-        return f"<p>{escape(path.name)}</p>"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"<p class=warning>{escape(f'{path}: {error.strerror}')}</p>"
-    code = base64.b64encode(content).decode("ascii")
-    return f'<img src="data:{kind};base64,{code}" alt="{escape(alt)}"{_width(content)}>'
-
-
-def _width(content: bytes) -> str:
-    """The width to show a PNG with; other pictures have their own."""
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 24:
-        return ""
-    width = struct.unpack(">I", content[16:20])[0]
-    return f' width="{round(width * PIXELS_PER_PIXEL)}"'

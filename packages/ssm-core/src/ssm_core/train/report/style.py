@@ -39,6 +39,7 @@ th, td {
 }
 thead th { color: var(--quiet); font-weight: 600; }
 tbody th { font-weight: 600; }
+.words { display: inline-block; white-space: normal; width: max-content; max-width: 20rem; }
 .swatch {
   display: inline-block; width: .75em; height: .75em; margin-right: .5em; border-radius: 50%;
   print-color-adjust: exact; -webkit-print-color-adjust: exact;
@@ -75,6 +76,7 @@ footer { margin-top: 3rem; font-size: .85rem; }
   figure { padding: .5rem 0; background: none; }
   figure img { max-height: 9.5cm; width: auto; }
   .table { overflow: visible; }
+  .words { width: auto; }
   th, td { white-space: normal; padding: .25rem .4rem; font-size: 7.5pt; }
 }
 """

@@ -15,7 +15,8 @@ from ssm_core.train.checkpoint import write_text
 from ssm_core.train.folder import check_run_folder
 from ssm_core.train.report.facts import RunFacts, facts_of, run_names
 from ssm_core.train.report.figures import draw_curves
-from ssm_core.train.report.page import IMAGES, Page, html
+from ssm_core.train.report.page import Page, html
+from ssm_core.train.report.parts import IMAGES
 from ssm_core.train.report.tables import HEADER, row
 from ssm_core.train.report.throughput import measure
 from ssm_core.train.report.tradeoffs import comparable, draw_tradeoffs

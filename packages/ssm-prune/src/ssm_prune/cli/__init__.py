@@ -1,0 +1,1 @@
+"""`ssm-prune`: plan, report, export, bench and verify."""
