@@ -53,7 +53,8 @@ def groups(draw: st.DrawFn) -> list[tuple[Units, list[float]]]:
     found = []
     for _ in range(draw(st.integers(1, 3))):
         parts = draw(st.integers(1, 3))
-        count = parts * draw(st.integers(1, 5))
+        # a single unit is no group: it has to stay
+        count = parts * draw(st.integers(2 if parts == 1 else 1, 5))
         values = draw(st.lists(VALUES, min_size=count, max_size=count))
         found.append((Units(count, draw(st.integers(1, 4)), parts), values))
     return found
@@ -157,6 +158,11 @@ def test_groups_with_larger_weights_are_not_preferred() -> None:
     )
     assert chosen["0"].tolist() == [False, False, True, True]
     assert chosen["1"].tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_model_without_units_has_nothing_to_choose(scope: str) -> None:
+    assert masks_of(Units(1)).choose({}, 0.5, scope) == {}
 
 
 def test_infinite_scores_neither_revive_a_unit_nor_hide_the_others() -> None:

@@ -77,7 +77,7 @@ class UnitMasks:
             name: unit_scores(group, scores).masked_fill(~self.keep[name], -torch.inf)
             for name, group in self.groups.items()
         }
-        if scope == "global":
+        if scope == "global" and ranked:
             flat = torch.cat([ranked[name] for name in sorted(ranked)])
             dropped = lowest(flat, target_count(sparsity, self.total))
             sizes = [self.groups[name].count for name in sorted(ranked)]

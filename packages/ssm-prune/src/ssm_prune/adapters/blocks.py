@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ssm_core.sizes import KEPT
-from ssm_prune.units import BlockAdapter, Slice, UnitGroup
+from ssm_prune.units import BlockAdapter, Slice, UnitGroup, silenced_parameters
 
 Ask = Callable[..., BlockAdapter | None]
 
@@ -65,11 +65,10 @@ def _silenced(block: nn.Module, prefix: str, model: nn.Module, ask: Ask) -> list
         module = attrgetter(branch)(block)
         if module is None:
             continue
-        fqn = f"{prefix}.{branch}"
-        adapter = ask(module=module, fqn=fqn, model=model)
-        if adapter is None or not adapter.silenced:
+        silent = silenced_parameters(module, f"{prefix}.{branch}", model, ask)
+        if silent is None:
             return None
-        names += [f"{fqn}.{name}" for name in adapter.silenced]
+        names += silent
     return names
 
 
