@@ -12,7 +12,15 @@ from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
 from ssm_prune.hookspecs import hookimpl, hookspec
 from ssm_prune.options import PruneOptions
 from ssm_prune.policy import Verdict
-from ssm_prune.pruner import MasksChanged, MethodSpec, Problem, Proposal, Pruner
+from ssm_prune.pruner import (
+    MasksChanged,
+    Materialise,
+    MethodSpec,
+    Problem,
+    Proposal,
+    Pruner,
+    Rewind,
+)
 from ssm_prune.report_section import Section
 
 __version__ = "0.1.0"
@@ -20,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "MasksChanged",
+    "Materialise",
     "MethodSpec",
     "NotPrunedError",
     "Problem",
@@ -29,6 +38,7 @@ __all__ = [
     "PruneError",
     "PruneOptions",
     "Pruner",
+    "Rewind",
     "Section",
     "Verdict",
     "hookimpl",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from ssm_core.errors import ConfigError
 from ssm_prune.distributed import Processes, whole
 from ssm_prune.errors import ProposalError
-from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
 from ssm_prune.pruner import Proposal
 from ssm_prune.schedules import Schedule
@@ -23,6 +23,8 @@ from ssm_prune.select import (
     layer_counts,
     target_count,
 )
+from ssm_prune.steps import RunLength
+from ssm_prune.targets import Targets
 from ssm_prune.unit_masks import UnitMasks
 
 
@@ -33,11 +35,11 @@ class PruneContext:
         step: optimizer steps completed.
         epoch: epochs completed.
         level: how often the run was rewound.
-        units: the units that are pruned; None: single weights are.
+        targets: the host's masks; for reading.
         scores: what `--prune.score` chooses from.
         left_out: parameter name -> why the method removes nothing of it.
         schedule: begin, end, every, and the ramp.
-        limits: parameter name -> how many of its weights may be removed at most.
+        length: of the run, or of each of its levels.
         rng: CPU generator of this method, seeded by the run and saved with it; the same in all
             processes.
         processes: the processes of the run (`rank`, `size`).
@@ -47,23 +49,37 @@ class PruneContext:
         self,
         options: PruneOptions,
         schedule: Schedule,
-        store: MaskStore,
-        limits: Mapping[str, int],
+        targets: Targets,
+        length: RunLength,
         parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]],
-        units: UnitMasks | None = None,
     ) -> None:
         self.step = self.epoch = self.level = 0
-        self.units = units
+        self.length = length
+        self.targets = targets
         self.scores: Mapping[str, Score] = SCORES
         self.left_out: dict[str, str] = {}
         self.schedule = schedule
-        self.limits = dict(limits)
         self.rng = torch.Generator()
         self.processes = Processes()
         self.logged: dict[str, float] = {}
+        self.notes: list[dict[str, Any]] = []
         self._options = options
-        self._store = store
         self._parameters = parameters
+
+    @property
+    def units(self) -> UnitMasks | None:
+        """The units that are pruned; None: single weights are."""
+        return self.targets.units
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Parameter name -> how many of its weights may be removed at most."""
+        return self.targets.limits
+
+    @property
+    def total(self) -> int:
+        """How many prunable weights there are, or units."""
+        return self.targets.total
 
     @property
     def due(self) -> bool:
@@ -102,7 +118,7 @@ class PruneContext:
 
     def mask(self, name: str) -> Tensor:
         """A copy of the present mask of one parameter, True where kept."""
-        return self._store.mask(name)
+        return self.targets.store.mask(name)
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """The mean of a tensor over all processes of the run, as a new tensor.
@@ -115,6 +131,10 @@ class PruneContext:
     def log(self, name: str, value: float) -> None:
         """Record a number as `prune/NAME` with the metrics of this step."""
         self.logged[f"prune/{name}"] = float(value)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Put JSON values into the history of the masks, which is saved and in the report."""
+        self.notes.append(dict(values))
 
     def prune_lowest(self, scores: Mapping[str, Tensor], sparsity: float | None = None) -> Proposal:
         """Propose to remove the lowest-scored weights, exactly as many as the sparsity says.
@@ -133,28 +153,31 @@ class PruneContext:
         wanted = self.target if sparsity is None else sparsity
         if self.units is not None:
             checked = {name: _checked(name, p.shape, scores) for name, p in self.prunable()}
-            return Proposal(units=self.units.choose(checked, wanted, self._options.scope))
-        ranked = {name: self._with_removed_first(name, scores) for name in self._store.shapes}
+            keep = self.units.choose(checked, wanted, self._options.scope)
+            return Proposal(units=keep, target=wanted)
+        ranked = {
+            name: self._with_removed_first(name, scores) for name in self.targets.store.shapes
+        }
         try:
-            return Proposal(self._keep(ranked, wanted))
+            return Proposal(self._keep(ranked, wanted), target=wanted)
         except ConfigError as error:
             raise ProposalError(str(error)) from error
 
     def _keep(self, ranked: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-        removed = {name: self._store.pruned(name) for name in ranked}
+        removed = {name: self.targets.store.pruned(name) for name in ranked}
         if self._options.scope == "global":
-            count = target_count(sparsity, self._store.total)
+            count = target_count(sparsity, self.targets.store.total)
             return keep_globally(ranked, max(count, sum(removed.values())), self.limits)
         if self._options.scope == "erk":
-            counts = erk_counts(self._store.shapes, self.limits, sparsity)
+            counts = erk_counts(self.targets.store.shapes, self.limits, sparsity)
         else:
             sizes = {name: score.numel() for name, score in ranked.items()}
             counts = layer_counts(sizes, self.limits, sparsity)
         return keep_per_layer(ranked, {n: max(counts[n], removed[n]) for n in ranked})
 
     def _with_removed_first(self, name: str, scores: Mapping[str, Tensor]) -> Tensor:
-        score = _checked(name, self._store.shapes[name], scores)
-        return score.masked_fill(~self._store.mask(name).to(score.device), -torch.inf)
+        score = _checked(name, self.targets.store.shapes[name], scores)
+        return score.masked_fill(~self.targets.store.mask(name).to(score.device), -torch.inf)
 
 
 def _checked(name: str, shape: torch.Size, scores: Mapping[str, Tensor]) -> Tensor:

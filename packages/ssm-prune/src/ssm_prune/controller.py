@@ -14,41 +14,39 @@ for a batch whose gradients are not finite: the scaler takes no step there, and 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssm_core.errors import CheckpointError
-from ssm_core.sizes import applied_sizes
 from ssm_prune.context import PruneContext
-from ssm_prune.errors import NotPrunedError, ProposalError, PruneError
+from ssm_prune.errors import ProposalError, PruneError
+from ssm_prune.levels import accept_level, end_level
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
-from ssm_prune.policy import decide
+from ssm_prune.policy import Verdict
 from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
+from ssm_prune.reached import check_reached
 from ssm_prune.removal import Removal, remove_units, shrink_optimizer
+from ssm_prune.rewind import go_back, shuffle
+from ssm_prune.saved import load_saved, method_seed, saved_state
 from ssm_prune.schedules import make_schedule
-from ssm_prune.select import target_count
 from ssm_prune.steps import RunLength
-from ssm_prune.unit_masks import UnitMasks, check_units
-
-#: how far below the requested sparsity a finished run may end
-TOLERANCE = 0.01
+from ssm_prune.targets import Targets
+from ssm_prune.unit_masks import UnitMasks
 
 
 class Controller:
     """One method at work on one model.
 
     Attributes:
-        verdicts: parameter name -> whether single weights of it may be pruned, and why (not).
-        store: the masks of the parameters.
-        units: the masks of the units; None where single weights are pruned.
+        targets: what may be pruned, with its masks.
         removals: what was taken out of the model, in order: step, number of units and sizes.
-        history: what each mask update did.
+        history: what each mask update did, and what the method noted.
+        points: steps after which the method may want the weights back (`Rewind`).
+        metrics: results of the last evaluation, for the history of levels.
         vetoes: proposals that `ssm_prune_check` stopped.
     """
 
@@ -72,6 +70,7 @@ class Controller:
         self.history: list[dict[str, Any]] = []
         self.vetoes: list[dict[str, Any]] = []
         self.removals: list[dict[str, Any]] = []
+        self.metrics: dict[str, float] = {}
 
     @torch.no_grad()
     def start(
@@ -85,18 +84,30 @@ class Controller:
         """
         self.model, self.optimizer = model, optimizer
         self.schedule = make_schedule(self.options, length, self.plugins.ramps)
-        self._make_masks()
-        limits = self._limits()
-        self.ctx = PruneContext(
-            self.options, self.schedule, self.store, limits, self.prunable, self.units
-        )
+        self.targets = Targets(model, self.options, self.plugins.hook)
+        self.ctx = PruneContext(self.options, self.schedule, self.targets, length, self.prunable)
         self.ctx.scores = self.plugins.scores
-        self.ctx.rng.manual_seed(_seed(seed, self.method.spec.name))
+        self.ctx.rng.manual_seed(method_seed(seed, self.method.spec.name))
         self.pruner = self.method.spec.cls(self.options)
         self.pruner.setup(self.ctx)
         self.schedule = self.ctx.schedule  # a method with a fixed pattern sets its own sparsity
-        if self.units is None:
-            self._check_reachable(self.ctx.limits)
+        self.targets.require(self.schedule.sparsity)
+        self.points = frozenset(self.pruner.rewind_points(self.ctx))
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Parameter name -> whether single weights of it may be pruned, and why (not)."""
+        return self.targets.verdicts
+
+    @property
+    def store(self) -> MaskStore:
+        """The masks of the parameters."""
+        return self.targets.store
+
+    @property
+    def units(self) -> UnitMasks | None:
+        """The masks of the units; None where single weights are pruned."""
+        return self.targets.units
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of everything that may have zeros under a mask."""
@@ -145,36 +156,68 @@ class Controller:
         self.ctx.step = step
         self.ctx.logged = {}
         if not self.removals:
-            proposal = self._asked(self.pruner.after_optimizer_step)
-            if isinstance(proposal, Proposal):
-                self._carry_out(proposal)
-            if self.options.remove and step >= self.schedule.end:
-                self.materialise()
+            self._act(self.asked(self.pruner.after_optimizer_step))
+        # nothing masked: nothing to take out, and `check_reached` says so
+        ended = step >= self.schedule.end and self.targets.removed > 0
+        if self.options.remove and ended and not self.removals:
+            self.materialise()
         self._enforce(average)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @torch.no_grad()
-    def epoch_end(self, epoch: int, average: Mapping[str, Tensor] | None = None) -> None:
+    def epoch_end(
+        self, epoch: int, average: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
         """Let the method change masks, or take units out, at the end of an epoch.
 
         Args:
             epoch: epochs completed, this one counted.
             average: as in `after_optimizer_step`.
+        Returns:
+            Numbers to log.
         """
         self.ctx.epoch = epoch
-        if self.removals:
-            return
-        answer = self._asked(self.pruner.on_epoch_end)
-        if isinstance(answer, Proposal):
-            self._carry_out(answer)
-            self._enforce(average)
-        elif isinstance(answer, Materialise):
-            self.materialise()
+        self.ctx.logged = {}
+        if not self.removals:
+            answer = self.asked(self.pruner.on_epoch_end)
+            self._act(answer)
+            if answer is not None:
+                self._enforce(average)
+        return self.ctx.logged
 
     @torch.no_grad()
-    def steps_done(self) -> Rewind | None:
-        """Ask the method whether the run is to go on from an earlier step."""
-        return None if self.removals else self._asked(self.pruner.on_steps_done)
+    def steps_done(self, step: int) -> Rewind | None:
+        """Ask the method whether the run is to go on from an earlier step, and take its masks.
+
+        After an answer other than None, call `begin_level`; nothing may be saved in between.
+
+        Args:
+            step: optimizer steps completed: all of the level.
+        Raises:
+            ProposalError: the method broke a rule of the host.
+            NotPrunedError: a check of a plugin stopped the masks of the level.
+        """
+        self.ctx.step = step
+        if self.removals:
+            return None
+        rewind: Rewind | None = self.asked(self.pruner.on_steps_done)
+        end_level(self)
+        if rewind is not None:
+            accept_level(self, rewind)
+        return rewind
+
+    @torch.no_grad()
+    def begin_level(self, rewind: Rewind, state: Mapping[str, Any]) -> None:
+        """Give model and optimizer what `rewind` asks for, under the masks.
+
+        Args:
+            state: of the step to go back to (`ssm_prune.rewind`).
+        """
+        go_back(self.model, self.optimizer, state, rewind)
+        if rewind.weights == "shuffled":
+            shuffle(self.parameters(), self.ctx.rng)
+        self.ctx.level += 1
+        self._enforce(None)
 
     @torch.no_grad()
     def materialise(self) -> Removal:
@@ -189,19 +232,20 @@ class Controller:
                 "expected whole units: add --prune.units channels (states, heads, blocks)"
             )
         before = dict(self.model.named_parameters())
-        units, left = self.units, self.units.total - self.units.removed
-        removal = remove_units(self.model, units.groups, units.keep)
+        left, total = self.targets.total - self.targets.removed, self.targets.total
+        removal = remove_units(self.model, self.units.groups, self.units.keep)
         shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
         self.removals.append(
             {
                 "step": self.ctx.step,
                 "left": left,
-                "of": units.total,
-                "rounding": units.rounding,
+                "of": total,
+                "rounding": self.units.rounding,
+                "asked": self.pruner.promised(self.ctx),
                 "sizes": removal.sizes,
             }
         )
-        self._make_masks()
+        self.targets = self.ctx.targets = Targets(self.model, self.options, self.plugins.hook)
         if self._on_removal is not None:
             self._on_removal(removal)
         return removal
@@ -210,40 +254,32 @@ class Controller:
         self.store.enforce(self.parameters(), self.optimizer)
         self.store.enforce_average(average or {})
 
-    def _asked(self, question: Callable[[PruneContext], Any]) -> Any:
+    def asked(self, question: Callable[[PruneContext], Any]) -> Any:
         """The method's answer, that of the first process if there are several.
 
         What the method does wrong is reported with its name and the step.
         """
+        self.ctx.notes.clear()
         try:
-            return self.ctx.processes.of_first(question(self.ctx))
+            answer = self.ctx.processes.of_first(question(self.ctx))
         except ProposalError as error:
-            raise self._named(error) from error
+            raise self.named(error) from error
+        for values in self.ctx.notes:
+            self.note(values)
+        return answer
 
-    def _carry_out(self, proposal: Proposal) -> None:
-        try:
-            self._commit(proposal)
-        except ProposalError as error:
-            raise self._named(error) from error
+    def _act(self, answer: Proposal | Materialise | None) -> None:
+        proposal = answer.proposal if isinstance(answer, Materialise) else answer
+        done = proposal is None or self.carry_out(proposal)
+        if isinstance(answer, Materialise) and done:
+            self.materialise()
 
-    def _named(self, error: ProposalError) -> ProposalError:
+    def named(self, error: ProposalError) -> ProposalError:
+        """The error with the method and the step in front."""
         return ProposalError(
             f"pruning method {self.method.spec.name!r} of {self.method.provider}, step "
             f"{self.ctx.step}: {error}"
         )
-
-    def _make_masks(self) -> None:
-        kind, ask = self.options.units, self.plugins.hook.ssm_prune_adapter
-        self.verdicts = decide(
-            self.model, self.plugins.hook.ssm_prune_policy, self.options.allow_unsafe
-        )
-        self.units = None if kind == "weights" else UnitMasks(self.model, kind, ask)
-        if self.units is None:
-            names = {name for name, verdict in self.verdicts.items() if verdict.allow}
-        else:
-            names = self.units.masked_parameters()
-        shapes = {name: p.shape for name, p in self.model.named_parameters() if name in names}
-        self.store = MaskStore(shapes)
 
     @property
     def achieved(self) -> float:
@@ -251,50 +287,20 @@ class Controller:
         if self.removals:
             last = self.removals[-1]
             return 1 - last["left"] / last["of"]
-        if self.units is not None:
-            return self.units.removed / max(1, self.units.total)
-        return self.store.total_pruned / max(1, self.store.total)
+        return self.targets.removed / max(1, self.targets.total)
 
     def check_reached(self, step: int) -> None:
-        """At the end of a run, after the ramp's end: has the requested sparsity been reached?
+        """At the end of a run: has the sparsity been reached that the method promised?
 
         Raises:
-            NotPrunedError: no, by more than `TOLERANCE`; lists what blocked it.
+            NotPrunedError: no; lists what blocked it.
         """
-        asked, slack = self.schedule.sparsity, TOLERANCE
-        if self.removals:
-            slack += self.removals[-1]["rounding"] / self.removals[-1]["of"]
-        elif self.units is not None:
-            slack += self.units.rounding / max(1, self.units.total)
-        if step < self.schedule.end or self.achieved >= asked - slack:
-            return
-        blocked = [f"step {v['step']}: {'; '.join(v['problems'])}" for v in self.vetoes[-3:]]
-        raise NotPrunedError(
-            f"asked to remove {asked:.1%} of {self.store.total} prunable weights, "
-            f"removed {self.achieved:.1%}: method {self.method.spec.name!r} changed masks "
-            f"{len(self.history)} times"
-            + (
-                f", {len(self.vetoes)} proposals were stopped ({' | '.join(blocked)})"
-                if blocked
-                else ", no proposal was stopped"
-            )
-        )
+        self.ctx.step = step
+        check_reached(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and JSON values."""
-        return {
-            "method": self.method.spec.name,
-            "provider": self.method.provider,
-            "settings": self._settings(),
-            "masks": self.store.state_dict() if self.units is None else {},
-            "units": {} if self.units is None else self.units.state_dict(),
-            "removals": self.removals,
-            # after a removal the method is not asked again, and its tensors are of the old sizes
-            "pruner": {} if self.removals else self.pruner.state_dict(),
-            "rng": self.ctx.rng.get_state(),
-            "history": self.history,
-            "vetoes": self.vetoes,
-        }
+        return saved_state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned, after `start`.
@@ -302,133 +308,37 @@ class Controller:
         Raises:
             CheckpointError: saved by another method or version, or with other options.
         """
-        self._check_same(state)
-        self.store.load_state_dict(state["masks"])
-        self.removals = list(state["removals"])
-        if self.units is not None:
-            self.units.load_state_dict(state["units"])
-            self.store.replace(self.units.parameter_masks({}))
-        if not self.removals:
-            self.pruner.load_state_dict(state["pruner"])
-        self.ctx.rng.set_state(state["rng"])
-        self.history = list(state["history"])
-        self.vetoes = list(state["vetoes"])
+        load_saved(self, state)
 
-    def _commit(self, proposal: Proposal) -> None:
-        for name, mask in proposal.masks.items():
-            self._check_mask(name, mask)
-        for name, keep in proposal.units.items():
-            self._check_unit(name, keep)
+    def carry_out(self, proposal: Proposal) -> bool:
+        """Take over new masks; False if a check of a plugin stopped them."""
+        try:
+            self.targets.check(proposal)
+        except ProposalError as error:
+            raise self.named(error) from error
         asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
         problems = self.ctx.processes.of_first(
             [problem.message for answer in asked for problem in answer]
         )
         if problems:
             self.vetoes.append({"step": self.ctx.step, "problems": problems})
-            return
-        self.store.replace(proposal.masks)
-        if self.units is not None:
-            self.units.keep |= proposal.units
-            self.store.replace(self.units.parameter_masks({}))
+            return False
+        self.targets.replace(proposal)
         self.ctx.processes.check_equal(self.store.digest(), f"the masks after step {self.ctx.step}")
-        event = MasksChanged(
-            self.ctx.step, self.ctx.target, self.store.total_pruned, self.store.total
-        )
+        target = self.ctx.target if proposal.target is None else proposal.target
+        event = MasksChanged(self.ctx.step, target, self.store.total_pruned, self.store.total)
+        self._record(event, {})
+        self.plugins.hook.ssm_prune_masks_changed(event=event)
+        return True
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Put values into the history, beside what the masks are now."""
+        promised, store = self.pruner.promised(self.ctx), self.store
+        event = MasksChanged(self.ctx.step, promised, store.total_pruned, store.total)
+        self._record(event, values)
+
+    def _record(self, event: MasksChanged, values: Mapping[str, Any]) -> None:
         entry = dataclasses.asdict(event)
         # one number per tensor, in order: names in each entry would fill checkpoints
         entry["removed"] = [self.store.pruned(name) for name in self.store.shapes]
-        self.history.append(entry)
-        self.plugins.hook.ssm_prune_masks_changed(event=event)
-
-    def _check_unit(self, name: str, keep: Tensor) -> None:
-        if self.units is None or name not in self.units.groups:
-            known = "weights are pruned" if self.units is None else f"no {self.units.kind} in it"
-            raise ProposalError(f"proposed units of {name!r}, but {known}")
-        problem = check_units(self.units.groups[name], name, keep)
-        if problem is not None:
-            raise ProposalError(problem)
-
-    def _check_mask(self, name: str, mask: Tensor) -> None:
-        if self.units is not None:
-            raise ProposalError(
-                f"proposed a mask of single weights for {name}, expected units: prune.units is "
-                f"{self.units.kind}"
-            )
-        if name not in self.verdicts:
-            raise ProposalError(f"proposed a mask for {name!r}, but there is no such parameter")
-        if name not in self.store.shapes:
-            raise ProposalError(f"{name} may not be pruned: {self.verdicts[name].reason}")
-        shape = self.store.shapes[name]
-        if mask.dtype != torch.bool or mask.shape != shape:
-            raise ProposalError(
-                f"the mask of {name} is {mask.dtype} {tuple(mask.shape)}, expected torch.bool "
-                f"{tuple(shape)}, True where kept"
-            )
-        removed = mask.numel() - int(mask.sum())
-        if removed > self.ctx.limits[name]:
-            raise ProposalError(
-                f"the mask of {name} removes {removed} of {mask.numel()} weights, expected at most "
-                f"{self.ctx.limits[name]}: {self.verdicts[name].reason}"
-            )
-
-    def _limits(self) -> dict[str, int]:
-        """How many weights each parameter may lose."""
-        if self.units is not None:
-            self._check_units()
-            return {}
-        return {n: self.verdicts[n].limit(s.numel()) for n, s in self.store.shapes.items()}
-
-    def _check_units(self) -> None:
-        assert self.units is not None
-        # a resumed run may have had all of them taken out but one
-        if self.options.sparsity and not self.units.groups and not applied_sizes(self.model):
-            raise PruneError(
-                f"the model has no {self.units.kind} that could be pruned: choose another "
-                "--prune.units (weights, channels, states, heads, blocks), or install an adapter "
-                "for its blocks"
-            )
-
-    def _check_reachable(self, limits: Mapping[str, int]) -> None:
-        wanted = target_count(self.schedule.sparsity, self.store.total)
-        if self.schedule.sparsity and not limits:
-            reasons = [f"{name} ({verdict.reason})" for name, verdict in self.verdicts.items()]
-            raise PruneError(
-                f"the model has nothing to prune: {', '.join(reasons[:4])}, ...; choose another "
-                "model, or see --prune.allow_unsafe"
-            )
-        if wanted > sum(limits.values()):
-            capped = [n for n in limits if limits[n] < self.store.shapes[n].numel()]
-            raise PruneError(
-                f"prune.sparsity is {self.schedule.sparsity}, expected at most "
-                f"{sum(limits.values()) / self.store.total:.3f} for this model, because of "
-                f"{', '.join(capped[:4])}{', ...' if len(capped) > 4 else ''} "
-                f"({self.verdicts[capped[0]].reason}): ask for less, or see --prune.allow_unsafe"
-            )
-
-    def _settings(self) -> dict[str, Any]:
-        """Options that must not change on resume; times as steps, whatever they were given as."""
-        times = {key: getattr(self.schedule, key) for key in ("begin", "end", "every")}
-        options = dataclasses.asdict(self.options) | times
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-
-    def _check_same(self, state: Mapping[str, Any]) -> None:
-        old = (state["method"], state["provider"])
-        if old != (self.method.spec.name, self.method.provider):
-            raise CheckpointError(
-                f"the checkpoint was pruned with {old[0]!r} of {old[1]}, this is "
-                f"{self.method.spec.name!r} of {self.method.provider}: install {old[1]} to go on "
-                "with that run, or start a new one"
-            )
-        saved, now = state["settings"], self._settings()
-        for key in sorted({*now, *saved}):
-            if now.get(key) != saved.get(key):
-                raise CheckpointError(
-                    f"the checkpoint was pruned with {key} {saved.get(key)!r}, this run has "
-                    f"{now.get(key)!r}: resume with the options of the original run"
-                )
-
-
-def _seed(seed: int, method: str) -> int:
-    """A seed of a run and a method; the same in every process (Python's `hash` is not)."""
-    digest = hashlib.sha256(f"{seed}:{method}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+        self.history.append({**entry, **values})

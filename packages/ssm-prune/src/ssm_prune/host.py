@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_core import hookimpl
 from ssm_core.errors import CheckpointError, ConfigError
+from ssm_core.train.recorder import loader_state
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
 from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
 from ssm_prune.report_run import report_quietly
+from ssm_prune.rewind import load_rewind, rewind_state, save_rewind
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class PruneExtension:
     def __init__(self, method: Method, options: PruneOptions, plugins: PrunePlugins) -> None:
         self.controller = Controller(method, options, plugins, self._follow)
         self._run: Run | None = None
+        #: step -> SHA-256 of what was kept there
+        self._rewinds: dict[int, str] = {}
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
@@ -50,20 +54,42 @@ class PruneExtension:
         self._run = run
 
     @hookimpl(trylast=True)
+    def ssm_epoch_start(self, run: Run) -> None:
+        self._keep(run)  # step 0: nothing has been trained
+
+    @hookimpl(trylast=True)
     def ssm_backward_end(self, run: Run) -> None:
         self.controller.before_optimizer_step(run.step)
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
         metrics.update(self.controller.after_optimizer_step(run.step, _average(run)))
+        self._keep(run)
 
     @hookimpl(trylast=True)
     def ssm_epoch_end(self, run: Run) -> None:
-        self.controller.epoch_end(run.epoch, _average(run))
+        run.log(self.controller.epoch_end(run.epoch, _average(run)))
+
+    @hookimpl(trylast=True)
+    def ssm_eval_end(self, run: Run, metrics: dict[str, float]) -> None:
+        self.controller.metrics = {name: float(value) for name, value in metrics.items()}
+
+    @hookimpl(trylast=True)
+    def ssm_steps_done(self, run: Run) -> bool | None:
+        rewind = self.controller.steps_done(run.step)
+        if rewind is None:
+            return None
+        state = load_rewind(run.folder, self._rewinds[rewind.step])
+        self.controller.begin_level(rewind, state)
+        if run.ema is not None:  # the level has an average of its own
+            run.ema.load_state_dict(dict(run.module.named_parameters()))
+        run.train_on(rewind.step, state["loader"], state["skipped"])
+        return True
 
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:
-        state[STATE_KEY] = self.controller.state_dict()
+        rewinds = {str(step): digest for step, digest in self._rewinds.items()}
+        state[STATE_KEY] = self.controller.state_dict() | {"rewinds": rewinds}
 
     @hookimpl
     def ssm_checkpoint_load(self, run: Run, state: Mapping[str, Any]) -> None:
@@ -73,6 +99,10 @@ class PruneExtension:
                 "--prune, or start a new run"
             )
         self.controller.load_state_dict(state[STATE_KEY])
+        rewinds = {int(step): digest for step, digest in state[STATE_KEY]["rewinds"].items()}
+        for digest in rewinds.values():
+            load_rewind(run.folder, digest)
+        self._rewinds = rewinds
 
     @hookimpl
     def ssm_run_end(self, run: Run, error: BaseException | None) -> None:
@@ -84,6 +114,20 @@ class PruneExtension:
                 report_quietly(run.folder)
         if error is None:
             self.controller.check_reached(run.step)
+
+    def _keep(self, run: Run) -> None:
+        """Write what the method may want back, after the steps that it named."""
+        step = run.step
+        if run.level or step in self._rewinds or step not in self.controller.points:
+            return
+        digest = ""
+        if run.fabric.is_global_zero:
+            middle = 0 < run.batches_of_epoch < run.steps_per_epoch
+            optimizer = self.controller.optimizer
+            state = rewind_state(run.module, optimizer, loader_state(run) if middle else None)
+            digest = save_rewind(run.folder, state | {"skipped": run.skipped})
+        # also makes the other processes wait until the file is there
+        self._rewinds[step] = run.fabric.broadcast(digest)
 
     def _follow(self, removal: Removal) -> None:
         """Let all that holds tensors of the model know that it is smaller now."""

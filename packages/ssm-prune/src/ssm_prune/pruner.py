@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -26,10 +26,12 @@ class Proposal:
     Attributes:
         masks: name of the parameter -> mask of its shape. Empty when whole units are pruned.
         units: name of the module -> mask of its units (`--prune.units`), (units,) bool.
+        target: the sparsity that was asked for; None: what the schedule asks for now.
     """
 
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     units: Mapping[str, Tensor] = field(default_factory=dict)
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,31 @@ class Materialise:
     """Take the masked units out of the model now; training goes on with what is left.
 
     The method has done its part then: it is not asked again.
+
+    Attributes:
+        proposal: masks to set first; if a check of a plugin stops them, nothing is taken out.
     """
+
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True)
 class Rewind:
-    """Train another level, from the weights that the run had after `step` steps.
+    """Train another level, at the learning rates and on the data from after `step` steps on.
 
     Attributes:
-        step: one that `Pruner.rewind_points` named, so that the host kept the weights.
+        step: one that `Pruner.rewind_points` named, so that the host kept what was there.
         proposal: masks to begin the level with.
+        weights: all weights and buffers as they were then (saved); those, but each prunable tensor
+            with its values in random order (shuffled); or as they are now (present).
+        optimizer: empty its slots (reset), have them as they were then (restore) or as they are
+            now (keep).
     """
 
     step: int
     proposal: Proposal
+    weights: Literal["saved", "shuffled", "present"] = "saved"
+    optimizer: Literal["reset", "restore", "keep"] = "reset"
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,9 @@ class Pruner:
         options: an instance of the `options` class of the `MethodSpec`.
     """
 
+    #: masks change when `ctx.due`, to the sparsity `ctx.target`; False: when the method likes
+    follows_schedule: ClassVar[bool] = True
+
     def __init__(self, options: Any) -> None:
         self.options = options
 
@@ -96,7 +112,7 @@ class Pruner:
     def before_optimizer_step(self, ctx: PruneContext) -> None:
         """Gradients are complete and still dense (removed weights have theirs too), not clipped."""
 
-    def after_optimizer_step(self, ctx: PruneContext) -> Proposal | None:
+    def after_optimizer_step(self, ctx: PruneContext) -> Proposal | Materialise | None:
         """Propose new masks, usually when `ctx.due`; None leaves them."""
         return None
 
@@ -111,6 +127,10 @@ class Pruner:
     def on_steps_done(self, ctx: PruneContext) -> Rewind | None:
         """All steps are done and evaluated; None ends the run."""
         return None
+
+    def promised(self, ctx: PruneContext) -> float:
+        """The sparsity that must have been reached if the run ends now; less is an error."""
+        return ctx.schedule.sparsity if ctx.step >= ctx.schedule.end else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and JSON values that must survive a kill."""

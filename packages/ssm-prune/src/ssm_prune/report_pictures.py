@@ -126,9 +126,9 @@ def _distances(report: Mapping[str, Any], folder: Path) -> Picture | None:
 
 
 def mask_distances(report: Mapping[str, Any]) -> Sequence[Sequence[float]]:
-    """The newest `distances` of the history, a list of lists; empty without one."""
-    for update in reversed(report["updates"]):
-        if update.get("distances"):
-            rows: list[list[float]] = update["distances"]
-            return rows
-    return []
+    """Row i: distances of candidate i to those before it and to itself; NaN: not compared."""
+    found = [u["distances"] for u in report["updates"] if u.get("distances") is not None]
+    blank = float("nan")
+    # the history has the newest of the older masks first
+    rows = [[*[blank] * (i - len(row)), *row[::-1], 0.0] for i, row in enumerate(found)]
+    return rows if len(rows) > 1 else []

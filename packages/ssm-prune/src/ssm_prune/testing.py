@@ -11,6 +11,7 @@ Everything runs in plain PyTorch on a toy model within seconds. A failed check i
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Mapping
@@ -24,9 +25,11 @@ from ssm_core.train.checkpoint import load_state, save_state
 from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.pruner import MethodSpec
+from ssm_prune.rewind import rewind_state
 from ssm_prune.steps import RunLength
 
 STEPS = 30
+EPOCH = 10
 SCHEDULE: Mapping[str, Any] = {"begin": 3, "end": 21, "every": 2, "sparsity": 0.6}
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -83,13 +86,16 @@ class ToyRun:
         else:
             self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01, weight_decay=0.01)
         self.steps = 0
+        self.losses: list[float] = []
+        self.kept: dict[str, Any] = {}
         self.controller: Controller | None = None
         if spec is not None:
             plugins = plugins or PrunePlugins(load_entry_points=False)
             method = Method(spec, "conformance", "0")
             self.controller = Controller(method, spec.options(**options), plugins)
-            length = RunLength(STEPS, steps_per_epoch=10)
+            length = RunLength(STEPS, EPOCH)
             self.controller.start(self.model, self.optimizer, length, seed=0)
+            self._keep()
 
     def step(self) -> float:
         """Train one step on data that depend on the step's number alone; return the loss."""
@@ -105,7 +111,28 @@ class ToyRun:
         self.steps += 1
         if self.controller is not None:
             self.controller.after_optimizer_step(self.steps)
-        return float(loss.detach())
+            self._keep()
+            if self.steps % EPOCH == 0:
+                self.controller.epoch_end(self.steps // EPOCH)
+        self.losses.append(float(loss.detach()))
+        return self.losses[-1]
+
+    def goes_on(self) -> bool:
+        """Whether there are steps to do; after the last one the method may begin a level."""
+        if self.steps < STEPS:
+            return True
+        rewind = self.controller.steps_done(self.steps) if self.controller is not None else None
+        if rewind is None:
+            return False
+        assert self.controller is not None
+        self.controller.begin_level(rewind, copy.deepcopy(self.kept[str(rewind.step)]))
+        self.steps = rewind.step
+        return True
+
+    def finish(self) -> None:
+        """Train to the end of the last level."""
+        while self.goes_on():
+            self.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a run continues from, as a training engine would save it."""
@@ -115,6 +142,7 @@ class ToyRun:
             "optimizer": self.optimizer.state_dict(),
             "prune": self.controller.state_dict(),
             "steps": self.steps,
+            "kept": self.kept,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -123,7 +151,14 @@ class ToyRun:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.controller.load_state_dict(state["prune"])
-        self.steps = state["steps"]
+        self.steps, self.kept = state["steps"], dict(state["kept"])
+
+    def _keep(self) -> None:
+        """Keep what the method may want back."""
+        assert self.controller is not None
+        if self.steps in self.controller.points and str(self.steps) not in self.kept:
+            state = rewind_state(self.model, self.optimizer, None)
+            self.kept[str(self.steps)] = copy.deepcopy(state)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of all weights and all optimizer slots, by name."""
@@ -144,7 +179,7 @@ def conformance(spec: MethodSpec, options: Mapping[str, Any] | None = None) -> N
     Raises:
         AssertionError: a promise is broken; says which.
     """
-    check_schedule(spec, options)
+    (check_schedule if spec.cls.follows_schedule else check_end)(spec, options)
     for optimizer in OPTIMIZERS:
         check_zeros_stay(spec, options, optimizer)
         check_dense_parity(spec, options, optimizer)
@@ -176,13 +211,37 @@ def check_schedule(spec: MethodSpec, options: Mapping[str, Any] | None = None) -
         )
 
 
+def check_end(spec: MethodSpec, options: Mapping[str, Any] | None = None) -> None:
+    """The end of the run has exactly round(sparsity * N) weights at zero, no step has more.
+
+    For methods that decide themselves when masks change. At every step it is what the method says
+    itself: `Pruner.promised`.
+    """
+    run = ToyRun(spec, toy_options(spec, options))
+    assert run.controller is not None
+    controller = run.controller
+    asked, total = controller.schedule.sparsity, controller.store.total
+    while run.goes_on():
+        run.step()
+        promised = round(controller.pruner.promised(controller.ctx) * total)
+        zeros = sum(int((p == 0).sum()) for _, p in controller.parameters())
+        assert zeros == promised, (
+            f"{spec.name}: {zeros} of {total} weights are zero after step {run.steps} of level "
+            f"{controller.ctx.level}, expected {promised} as it says"
+        )
+    assert zeros == round(asked * total), (
+        f"{spec.name}: {zeros} of {total} weights are zero in the end, expected "
+        f"{round(asked * total)}: choose options with which the toy run of {STEPS} steps gets there"
+    )
+
+
 def check_zeros_stay(
     spec: MethodSpec, options: Mapping[str, Any] | None = None, optimizer: str = "adamw"
 ) -> None:
     """After every step, removed weights and their optimizer slots are +0, bit for bit."""
     run = ToyRun(spec, toy_options(spec, options), optimizer)
     assert run.controller is not None
-    for _ in range(STEPS):
+    while run.goes_on():
         run.step()
         tensors = run.tensors()
         for name, shape in run.controller.store.shapes.items():
@@ -214,21 +273,28 @@ def check_dense_parity(
 
 
 def check_resume(spec: MethodSpec, options: Mapping[str, Any] | None = None) -> None:
-    """A run stopped before, on and after mask updates goes on exactly, through a file."""
+    """A run stopped before, on and after mask updates goes on exactly, through a file.
+
+    Also at the end of a level, at the beginning of the next, and in the last.
+    """
     settings = toy_options(spec, options)
     whole = ToyRun(spec, settings)
-    losses = [whole.step() for _ in range(STEPS)]
-    for stop in (0, 2, 3, 8, 9, 21, 25):
+    whole.finish()
+    losses = whole.losses
+    later = {STEPS, STEPS + 1, len(losses) - 1} if len(losses) > STEPS else set()
+    for stop in (0, 2, 3, 8, 9, 21, 25, *sorted(later)):
         first = ToyRun(spec, settings)
-        for _ in range(stop):
+        while len(first.losses) < stop and first.goes_on():
             first.step()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.safetensors"
             save_state(path, first.state_dict())
             second = ToyRun(spec, settings)
             second.load_state_dict(load_state(path))
-        rest = [second.step() for _ in range(STEPS - stop)]
-        assert rest == losses[stop:], f"{spec.name}: other losses after a stop at step {stop}"
+        second.finish()
+        assert second.losses == losses[stop:], (
+            f"{spec.name}: other losses after a stop at step {stop}"
+        )
         _assert_equal(spec, whole, second, f"a stop at step {stop} changes")
 
 

@@ -15,6 +15,7 @@ from ssm_prune import Section, hookimpl
 from ssm_prune.cli.main import main
 from ssm_prune.loader import PrunePlugins
 from ssm_prune.report_page import write_page
+from ssm_prune.report_pictures import mask_distances
 from ssm_prune.report_run import report_quietly
 
 
@@ -97,7 +98,9 @@ def test_levels_distances_removals_and_sections_are_shown(run: Path, tmp_path: P
     for level, update in enumerate(report["updates"]):
         update["level"] = level // 2
         update["accuracy"] = 0.5
-    report["updates"][-1]["distances"] = [[0.0], [0.25, 0.0], [0.5, 0.125, 0.0]]
+    for update, row in zip(report["updates"], [[], [0.25], [0.125, 0.5]], strict=False):
+        update["distances"] = row
+    assert mask_distances(report) == [[0.0], [0.25, 0.0], [0.5, 0.125, 0.0]]
     report["removals"] = [{"step": 9, "left": 8, "of": 16}]
     report["units"] = "channels"
     plugin: Any = ModuleType("sections")

@@ -118,7 +118,8 @@ class Recorder:
         run.optimizer.load_state_dict(state["optimizer"])
         run.scheduler.load_state_dict(state["scheduler"])
         run.fabric.strategy.precision.load_state_dict(state["precision"])
-        if state["loader"] is not None:
+        # at the end there is nothing left to draw, and a plugin may begin a level elsewhere
+        if state["loader"] is not None and run.step < run.total_steps:
             run.train_loader.sampler.epoch = run.epoch  # type: ignore[attr-defined]
             run.train_loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
         self.loss_sum = state["loss_sum"].to(run.fabric.device)
