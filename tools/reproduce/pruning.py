@@ -68,7 +68,10 @@ METHODS: dict[str, tuple[str, ...] | None] = {
     "magnitude": ("--prune", "magnitude"),
     "dynamic-cosine": ("--prune", "dynamic-cosine"),
     "gradient": ("--prune", "gradient"),
-    "early-bird": ("--prune", "early-bird", "--prune.on_miss", "prune"),
+    "early-bird": (
+        *("--prune", "early-bird", "--prune.every", "5%", "--prune.end", "50%"),
+        *("--prune.distance", "normalised", "--prune.on_miss", "prune"),
+    ),
     "imp": ("--prune", "imp", "--prune.fraction", str(IMP_FRACTION)),
 }
 
