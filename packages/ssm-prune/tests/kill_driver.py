@@ -95,7 +95,7 @@ def inside_file(when: Callable[[], bool]) -> None:
 
 POINTS: dict[str, Callable[[Callable[[], bool]], None]] = {
     "before the step": lambda when: before(Controller, "before_optimizer_step", when),
-    "before commit": lambda when: before(Controller, "_commit", when),
+    "before commit": lambda when: before(Controller, "carry_out", when),
     "inside a mask update": inside_update,
     "after commit, before enforcement": lambda when: before(MaskStore, "enforce", when),
     "after enforcement": lambda when: after(MaskStore, "enforce", when),
