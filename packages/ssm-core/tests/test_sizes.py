@@ -81,8 +81,11 @@ def test_new_parts_are_like_the_old_ones_and_draw_nothing() -> None:
 def test_sizes_of_another_model_are_refused(
     sizes: dict[str, dict[str, object]], words: str
 ) -> None:
+    model = tower()
     with pytest.raises(ConfigError, match=words):
-        apply_sizes(tower(), sizes)
+        apply_sizes(model, {"layers.2.mixer": {"d_inner": 6}, **sizes})
+    assert model.layers[2].mixer.A_log.shape == (16, 4)
+    assert applied_sizes(model) == []
 
 
 def test_layers_without_a_configuration_say_how_to_be_resized() -> None:

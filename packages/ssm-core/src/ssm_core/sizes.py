@@ -37,15 +37,19 @@ def apply_sizes(model: nn.Module, sizes: Sizes) -> nn.Module:
     Returns:
         `model`, which `applied_sizes` describes.
     Raises:
-        ConfigError: no such part, one that has no sizes, or sizes that it refuses.
+        ConfigError: no such part, one that has no sizes, or sizes that it refuses; the model is
+            then as it was.
     """
     parts = {name: _part(model, name) for name in sizes}
-    for name, part in parts.items():
-        if not isinstance(part, nn.ModuleList):
-            _replace(model, name, _resized(name, part, sizes[name]))
-    for name, part in parts.items():
-        if isinstance(part, nn.ModuleList):
-            _keep(name, part, sizes[name])
+    lists = {name: part for name, part in parts.items() if isinstance(part, nn.ModuleList)}
+    kept = {name: _kept(name, blocks, sizes[name]) for name, blocks in lists.items()}
+    new = {n: _resized(n, part, sizes[n]) for n, part in parts.items() if n not in lists}
+    for name, part in new.items():
+        _replace(model, name, part)
+    for name, blocks in lists.items():
+        modules = [blocks[place] for place in kept[name]]
+        del blocks[:]
+        blocks.extend(modules)
     plain = {name: dict(values) for name, values in sizes.items()}
     setattr(model, _ATTRIBUTE, [*applied_sizes(model), plain])
     return model
@@ -125,19 +129,16 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     model.get_submodule(parent).add_module(child, new)
 
 
-def _keep(name: str, blocks: nn.ModuleList, values: Mapping[str, Any]) -> None:
+def _kept(name: str, blocks: nn.ModuleList, values: Mapping[str, Any]) -> list[int]:
     kept = values.get(KEPT)
-    places = range(len(blocks))
     if (
         set(values) != {KEPT}
         or not isinstance(kept, list | tuple)
         or list(kept) != sorted(set(kept))
-        or not set(kept) <= set(places)
+        or not set(kept) <= set(range(len(blocks)))
     ):
         raise ConfigError(
             f"sizes: {name} is given {dict(values)}, expected {{'{KEPT}': places}} with ascending "
             f"places from 0 to {len(blocks) - 1}"
         )
-    modules = [blocks[place] for place in kept]
-    del blocks[:]
-    blocks.extend(modules)
+    return list(kept)

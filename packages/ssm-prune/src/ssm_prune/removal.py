@@ -56,7 +56,7 @@ def remove_units(
     Returns:
         What was done, for optimizers and averages.
     Raises:
-        ConfigError: a module refuses the sizes; the model may then be half changed.
+        ConfigError: a module refuses the sizes; the model is then as it was.
     """
     changed = {name: mask for name, mask in keep.items() if not bool(mask.all())}
     before = {name: value.clone() for name, value in model.state_dict().items()}
