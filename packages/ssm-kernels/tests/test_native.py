@@ -205,7 +205,9 @@ def test_exponential_leaves_the_range_gracefully(isa: str, dtype: torch.dtype) -
     under = torch.tensor([-limit * 1.001, -1e4, -1e30, -math.inf], dtype=dtype)
     near = torch.linspace(-limit * 1.2, -limit * 0.97, 999, dtype=dtype)
     assert torch.equal(decays(over), torch.full_like(over, math.inf))
-    assert torch.equal(decays(under), torch.zeros_like(under))
+    # just below the range of normal numbers: 0, or what is left of the number there
+    assert 0 <= float(decays(under)[0]) <= tiny
+    assert torch.equal(decays(under)[1:], torch.zeros(3, dtype=dtype))
     assert ((decays(near) - near.exp()).abs() <= 2 * tiny + 1e-4 * near.exp()).all()
     assert decays(torch.tensor([math.nan, 1.0], dtype=dtype)).isnan().tolist() == [True, False]
     payload = torch.tensor([0x7FC00001, 0x7F800123], dtype=torch.int32).view(torch.float32)
