@@ -152,7 +152,8 @@ def page(results: list[Result], options: argparse.Namespace) -> str:
         f" removes {IMP_FRACTION:.0%} of what is left) and goes back to the weights of an early"
         " step. Sparsity counts prunable weights: the matrices inside the blocks, without the"
         " policy's cap on the projections to the scan (`--prune.allow_unsafe`), with which models"
-        " as small as these could not lose 90 %.",
+        " as small as these could not lose 90 %. Where no early-bird ticket has emerged by half of"
+        " the run, it is drawn there, which is what `magnitude` does.",
     ]
     for study in options.studies:
         chosen = [result for result in results if result.study == study]
