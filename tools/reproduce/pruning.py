@@ -135,6 +135,8 @@ def run(options: argparse.Namespace, study: str, method: str, sparsity: float, s
         folder.mkdir(parents=True, exist_ok=True)
         fit(host, config, folder, resume=True)
     status = read_status(folder)
+    if status["state"] != "finished":
+        sys.exit(f"{folder}: {status['state']}; give the command again to go on")
     # of training alone: the report of a pruned run measures latencies, which takes its time too
     epochs = read_metrics(folder / "metrics.csv")["time/step_s"]
     seconds = sum(value for _, value in epochs) * status["steps_per_epoch"]
