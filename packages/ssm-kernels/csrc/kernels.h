@@ -37,8 +37,8 @@ struct KernelTable {
   void (*rms_norm)(const RmsNorm&);
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
-  // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the first; where a direction adds to the gradient
-  // of u, u and its gradient are those of the first, too.
+  // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the
+  // first; where a direction adds to the gradient of u, u and its gradient are those of the first, too.
   void (*selective_scan_directions_backward)(const ScanBackward*, int64_t count) = nullptr;
   // Of CUDA alone: on the CPU it is products of matrices, which torch has.
   void (*ssd_scan_forward)(const SsdForward&) = nullptr;

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ssm_core.errors import UnknownNameError
+
+T = TypeVar("T")
 
 
 def check_keys(cls: type, options: Mapping[str, Any], where: str) -> None:
@@ -15,3 +17,15 @@ def check_keys(cls: type, options: Mapping[str, Any], where: str) -> None:
     for key in options:
         if key not in fields:
             raise UnknownNameError.of("key", f"{where}.{key}", [f"{where}.{f}" for f in fields])
+
+
+def with_fields(config: T, values: Mapping[str, Any], where: str) -> T:
+    """Return the dataclass `config` with some fields replaced.
+
+    Raises:
+        UnknownNameError: a field that it does not have.
+        ConfigError: a value that it refuses.
+    """
+    check_keys(type(config), values, where)
+    new: T = dataclasses.replace(config, **values)  # type: ignore[type-var]
+    return new

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from ssm_core.errors import ConfigError
-from ssm_core.keys import check_keys
+from ssm_core.keys import with_fields
 from ssm_core.packing import check_mask, check_packed, pack, unpack
 from ssm_core.shapes import Activations, Offsets, OneStep, StepMask
 from ssm_kernels.errors import ShapeError, SsmError
@@ -144,8 +144,9 @@ class SequenceLayer(nn.Module):
                 f"{type(self).__name__}: has no `config`, expected a dataclass whose fields are "
                 "the sizes; implement `resized` to let it be made smaller"
             )
-        check_keys(type(config), sizes, type(self).__name__)
-        new: SequenceLayer = type(self)(self.d_model, dataclasses.replace(config, **sizes))
+        new: SequenceLayer = type(self)(
+            self.d_model, with_fields(config, sizes, type(self).__name__)
+        )
         return new
 
     def check_call(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssm_core.errors import ConfigError
-from ssm_core.keys import check_keys
+from ssm_core.keys import with_fields
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.s4_kernel import S4Kernel
@@ -120,8 +120,7 @@ class S4ND(nn.Module):
             UnknownNameError: the configuration has no such field.
             ConfigError: a value out of range.
         """
-        check_keys(S4NDConfig, sizes, "S4ND")
-        return S4ND(self.d_model, replace(self.config, **sizes))
+        return S4ND(self.d_model, with_fields(self.config, sizes, "S4ND"))
 
     def removable_units(self) -> BlockAdapter:
         """States of diagonal kernels."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ssm_core.errors import ConfigError
 from ssm_core.init import init_step_size_bias
-from ssm_core.keys import check_keys
+from ssm_core.keys import with_fields
 from ssm_core.layers.checks import positive_int
 from ssm_core.norm import LayerNorm, at_least_float32
 from ssm_core.units import BlockAdapter
@@ -132,8 +132,7 @@ class SS2D(nn.Module):
             UnknownNameError: the configuration has no such field.
             ConfigError: a value out of range.
         """
-        check_keys(SS2DConfig, sizes, "SS2D")
-        return SS2D(self.d_model, replace(self.config, **sizes))
+        return SS2D(self.d_model, with_fields(self.config, sizes, "SS2D"))
 
     def removable_units(self) -> BlockAdapter:
         """Inner channels and states."""
