@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ssm_text.causal_lm import CausalLM
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.vocabulary import Vocabulary
 from ssm_text.generate import generate
@@ -9,4 +10,4 @@ from ssm_text.sampling import Sampling
 
 __version__ = "0.1.0"
 
-__all__ = ["CharLM", "CharLMConfig", "Sampling", "Vocabulary", "generate"]
+__all__ = ["CausalLM", "CharLM", "CharLMConfig", "Sampling", "Vocabulary", "generate"]

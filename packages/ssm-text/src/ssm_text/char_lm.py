@@ -9,15 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ssm_core import Tower, TowerConfig, build_mixer
 from ssm_core.errors import ConfigError
-from ssm_text.errors import TokenError
-
-State = Any
-"""The tower's state: a tuple with one NamedTuple of tensors per layer."""
+from ssm_text.causal_lm import CausalLM, State
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,11 @@ class CharLMConfig:
             raise ConfigError(f"model.dropout is {self.dropout}, expected a number in [0, 1)")
 
 
-class CharLM(nn.Module):
+class CharLM(CausalLM):
     """Next-character logits: ids (b, l) int64 -> (b, l, V), at step t of the character at t + 1.
 
-    Has the protocol of a sequence layer: whole sequences, chunks and single steps agree.
+    Whole texts, pieces and single steps agree; see `CausalLM`. The state is the tower's: a tuple
+    with one NamedTuple of tensors per layer.
 
     Args:
         vocab_size: V.
@@ -92,44 +89,21 @@ class CharLM(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
-    def forward(
-        self, ids: Tensor, state: State | None = None, return_state: bool = False
-    ) -> Tensor | tuple[Tensor, State]:
-        """Logits (b, l, V) of ids (b, l), any l >= 0.
+    def hidden(
+        self, ids: Tensor, state: State | None, return_state: bool, mask: Tensor | None
+    ) -> tuple[Tensor, State | None]:
+        """What the head reads, (b, l, d), and the state; see `CausalLM.hidden`."""
+        x = self.drop(self.embedding(ids))
+        if not return_state:
+            return self.tower(x, state=state, mask=mask), None
+        y, state = self.tower(x, state=state, return_state=True, mask=mask)
+        return y, state
 
-        Args:
-            state: where to continue from; None means the beginning of a text.
-            return_state: also return the state after the last character.
-        Raises:
-            TokenError: ids of a wrong shape or type, or (checked on the CPU) out of range.
-        """
-        x = self._embed(ids, "(b, l)")
-        if return_state:
-            y, state = self.tower(x, state=state, return_state=True)
-            return self.head(y), state
-        return self.head(self.tower(x, state=state))
-
-    def step(self, ids_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits (b, V) after one more character ids_t (b,), and the next state."""
-        y_t, state = self.tower.step(self._embed(ids_t, "(b,)"), state)
-        return self.head(y_t), state
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (.., V) of `hidden` (.., d)."""
+        logits: Tensor = self.head(hidden)
+        return logits
 
     def initial_state(self, batch: int) -> State:
         """The state at the beginning of `batch` texts."""
         return self.tower.initial_state(batch)
-
-    def _embed(self, ids: Tensor, layout: str) -> Tensor:
-        """Embeddings (b, l, d) of ids (b, l), or (b, d) of ids (b,)."""
-        if ids.dim() != (2 if layout == "(b, l)" else 1) or ids.dtype != torch.int64:
-            raise TokenError(
-                f"CharLM: ids have shape {tuple(ids.shape)} and type {ids.dtype}, "
-                f"expected {layout} and torch.int64"
-            )
-        # on an accelerator the check would wait for the device
-        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
-            least, most = (int(bound) for bound in torch.aminmax(ids))
-            if least < 0 or most >= self.vocab_size:
-                raise TokenError(
-                    f"CharLM: ids from {least} to {most}, expected 0 to {self.vocab_size - 1}"
-                )
-        return self.drop(self.embedding(ids))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssm_core.errors import ConfigError
-from ssm_text.char_lm import CharLM, State
+from ssm_text.causal_lm import CausalLM, State
 from ssm_text.data.vocabulary import Vocabulary
 from ssm_text.sampling import Sampling, draw
 
@@ -20,7 +20,7 @@ PREFILL_STEPS = 2048
 
 
 def generate(
-    model: CharLM,
+    model: CausalLM,
     vocabulary: Vocabulary,
     prompt: str = "",
     max_new_tokens: int = 200,
@@ -56,7 +56,7 @@ def generate(
 
 
 def _characters(
-    model: CharLM, vocabulary: Vocabulary, ids: Tensor, count: int, sampling: Sampling
+    model: CausalLM, vocabulary: Vocabulary, ids: Tensor, count: int, sampling: Sampling
 ) -> Iterator[str]:
     generator = torch.Generator().manual_seed(sampling.seed)
     was_training = model.training
@@ -73,17 +73,17 @@ def _characters(
 
 
 @torch.inference_mode()
-def prefill(model: CharLM, ids: Tensor) -> tuple[Tensor, State]:
+def prefill(model: CausalLM, ids: Tensor) -> tuple[Tensor, State]:
     """Read ids (l,), l >= 1: the logits (V,) after the last one, and the state there."""
     device = next(model.parameters()).device
     state = model.initial_state(1)
     for chunk in ids.to(device).split(PREFILL_STEPS):
-        logits, state = model(chunk.unsqueeze(0), state=state, return_state=True)
-    return logits[0, -1], state
+        logits, state = model(chunk.unsqueeze(0), state=state, return_state=True, last_only=True)
+    return logits[0], state
 
 
 @torch.inference_mode()
-def _step(model: CharLM, chosen: int, state: State) -> tuple[Tensor, State]:
+def _step(model: CausalLM, chosen: int, state: State) -> tuple[Tensor, State]:
     ids_t = torch.tensor([chosen], device=next(model.parameters()).device)
     logits, state = model.step(ids_t, state)
     return logits[0], state
