@@ -84,4 +84,4 @@ class MambaLMConfig:
 
 
 def _rounded_up(number: int, multiple: int) -> int:
-    return math.ceil(number / multiple) * multiple
+    return -(-number // multiple) * multiple
