@@ -10,12 +10,14 @@ arXiv:2603.15569. Tied weights: Press & Wolf 2017, arXiv:1608.05859.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
 from ssm_text.causal_lm import CausalLM, State
 from ssm_text.mamba_lm_blocks import Backbone
@@ -117,3 +119,19 @@ class MambaLM(CausalLM):
         from ssm_text.pretrained import save
 
         save(self, Path(folder), format)
+
+
+def build_mamba_lm(config: MambaLMConfig, info: DataInfo) -> MambaLM:
+    """A model for the vocabulary of a data set.
+
+    Raises:
+        ConfigError: `vocab_size` is given and too small for the data.
+    """
+    if config.vocab_size is None:
+        config = replace(config, vocab_size=info.n_outputs)
+    elif config.vocab_size < info.n_outputs:
+        raise ConfigError(
+            f"model.vocab_size is {config.vocab_size}, but the data have {info.n_outputs} tokens; "
+            "leave it out or give at least these"
+        )
+    return MambaLM(config)
