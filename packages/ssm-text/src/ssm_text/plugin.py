@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssm_core import (
+    BenchmarkSpec,
     CommandSpec,
     DataInfo,
     DatasetSpec,
@@ -16,6 +17,7 @@ from ssm_core import (
 )
 from ssm_core.specs import NoOptions
 from ssm_text import command
+from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
@@ -83,6 +85,11 @@ def ssm_register_tasks() -> list[TaskSpec]:
 @hookimpl
 def ssm_register_recipes() -> list[RecipeSpec]:
     return recipes_in(Path(__file__).parent / "recipes")
+
+
+@hookimpl
+def ssm_register_benchmarks() -> list[BenchmarkSpec]:
+    return [BENCHMARK]
 
 
 @hookimpl
