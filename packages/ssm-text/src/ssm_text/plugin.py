@@ -22,6 +22,8 @@ from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 from ssm_text.data.text_file import TextFileConfig, build_text_file
+from ssm_text.mamba_lm import build_mamba_lm
+from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.task import LanguageModel
 
 
@@ -33,7 +35,14 @@ def ssm_register_models() -> list[ModelSpec]:
             config=CharLMConfig,
             build=_build_char_lm,
             summary="character language model on a causal tower",
-        )
+        ),
+        ModelSpec(
+            name="mamba-lm",
+            config=MambaLMConfig,
+            build=build_mamba_lm,
+            summary="Mamba, Mamba-2 or Mamba-3 language model, as published",
+            source="https://arxiv.org/abs/2312.00752",
+        ),
     ]
 
 
