@@ -25,10 +25,10 @@ def test_entry_point():
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("models", {"char-lm"}),
-        ("datasets", {"python-stdlib", "shakespeare", "text-file"}),
+        ("models", {"char-lm", "mamba-lm"}),
+        ("datasets", {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"}),
         ("tasks", {"language-model"}),
-        ("commands", {"generate"}),
+        ("commands", {"generate", "perplexity", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )

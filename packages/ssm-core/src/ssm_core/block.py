@@ -69,11 +69,14 @@ class Block(SequenceLayer):
     autocast; the norm hands the mixer the type of its weights. The state is the mixer's.
 
     Attributes:
+        residual_in_fp32: keep it so; False leaves the residual stream in the type of x.
         branches: names of the parts that add to the residual stream; without them the block is the
             identity.
     """
 
     branches = ("mixer", "mlp")
+    residual_in_fp32 = True
+    mlp: nn.Module | None
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Block(SequenceLayer):
         return_state: bool,
     ) -> tuple[Activations, LayerState | None]:
         """Add both branches to x (b, l, d); see `SequenceLayer.forward`."""
-        residual = at_least_float32(x)
+        residual = at_least_float32(x) if self.residual_in_fp32 else x
         # only where needed: a layer from elsewhere may not know packed sequences
         packed = {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}
         branch = self.mixer(self.norm(residual), state=state, return_state=return_state, **packed)

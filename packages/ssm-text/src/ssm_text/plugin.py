@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssm_core import (
+    BenchmarkSpec,
     CommandSpec,
     DataInfo,
     DatasetSpec,
@@ -17,11 +18,14 @@ from ssm_core import (
 )
 from ssm_core.specs import NoOptions
 from ssm_text import command, tokenize_command
+from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 from ssm_text.data.text_file import TextFileConfig, build_text_file
 from ssm_text.data.token_file import TokenFileConfig, build_token_file, keep_tokenizer
+from ssm_text.mamba_lm import build_mamba_lm
+from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.task import LanguageModel
 
 if TYPE_CHECKING:
@@ -36,7 +40,14 @@ def ssm_register_models() -> list[ModelSpec]:
             config=CharLMConfig,
             build=_build_char_lm,
             summary="character language model on a causal tower",
-        )
+        ),
+        ModelSpec(
+            name="mamba-lm",
+            config=MambaLMConfig,
+            build=build_mamba_lm,
+            summary="Mamba, Mamba-2 or Mamba-3 language model, as published",
+            source="https://arxiv.org/abs/2312.00752",
+        ),
     ]
 
 
@@ -85,6 +96,11 @@ def ssm_register_tasks() -> list[TaskSpec]:
 @hookimpl
 def ssm_register_recipes() -> list[RecipeSpec]:
     return recipes_in(Path(__file__).parent / "recipes")
+
+
+@hookimpl
+def ssm_register_benchmarks() -> list[BenchmarkSpec]:
+    return [BENCHMARK]
 
 
 @hookimpl
