@@ -26,9 +26,12 @@ def test_entry_point():
     ("kind", "names"),
     [
         ("models", {"char-lm", "mamba-lm"}),
-        ("datasets", {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"}),
+        (
+            "datasets",
+            {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"},
+        ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate", "perplexity", "tokenize"}),
+        ("commands", {"generate", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )

@@ -20,6 +20,7 @@ from ssm_core.specs import NoOptions
 from ssm_text import command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
+from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 from ssm_text.data.text_file import TextFileConfig, build_text_file
@@ -73,6 +74,12 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             summary="a UTF-8 file or folder of your own (--data.path)",
         ),
         DatasetSpec(
+            name="huggingface-text",
+            config=HuggingFaceTextConfig,
+            build=build_huggingface_text,
+            summary="a text column of a Hugging Face data set, tokenized once (--data.name)",
+        ),
+        DatasetSpec(
             name="token-file",
             config=TokenFileConfig,
             build=build_token_file,
@@ -124,7 +131,7 @@ def ssm_register_commands() -> list[CommandSpec]:
 @hookimpl
 def ssm_run_start(run: Run) -> None:
     data = run.config.typed["data"]
-    if isinstance(data, TokenFileConfig) and run.fabric.is_global_zero:
+    if isinstance(data, (TokenFileConfig, HuggingFaceTextConfig)) and run.fabric.is_global_zero:
         keep_tokenizer(data.tokens_at(), run.folder)
 
 
