@@ -16,6 +16,7 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
+from ssm_core.errors import ConfigError
 from ssm_core.specs import NoOptions
 from ssm_text import command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
@@ -136,6 +137,12 @@ def ssm_run_start(run: Run) -> None:
 
 
 def _build_char_lm(config: CharLMConfig, info: DataInfo) -> CharLM:
+    length = info.input_shape[0]
+    if 0 < config.positions < length:
+        raise ConfigError(
+            f"model.positions is {config.positions} for examples of {length} tokens, expected at "
+            "least as many, or 0 for none"
+        )
     return CharLM(info.n_outputs, config)
 
 
