@@ -53,7 +53,7 @@ def test_entry_point():
             {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"},
         ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate", "tokenize"}),
+        ("commands", {"generate", "perplexity", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )
