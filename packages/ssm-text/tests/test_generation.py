@@ -106,8 +106,9 @@ def test_what_comes_after_the_end_of_a_text_is_not_looked_at(make_model):
     tokens = stream(texts, Sampling(0), Ending(3, stop_ids=[likeliest[0]], pad_id=6))
     next(tokens)
     texts.settle()
-    texts.logits = torch.stack([texts.logits[0] * torch.nan, texts.logits[1]])
-    assert next(tokens).tolist()[0] == 6
+    going_on = torch.eye(7)[likeliest[other]]  # the other text gets a token that ends nothing
+    texts.logits = torch.stack([going_on * torch.nan, going_on])
+    assert next(tokens).tolist() == [6, likeliest[other]]
     texts.settle()
     texts.logits = texts.logits * torch.nan
     with pytest.raises(GenerationError, match="NaN or infinite logits"):
