@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -19,7 +19,7 @@ from ssm_core.shapes import Activations
 from ssm_core.tower import BlockStack
 from ssm_text.mamba_lm_config import MambaLMConfig
 
-MIXERS: dict[str, tuple[type, type[SequenceLayer]]] = {
+MIXERS: dict[str, tuple[type, Callable[[int, Any], SequenceLayer]]] = {
     "mamba": (MambaConfig, Mamba),
     "mamba2": (Mamba2Config, Mamba2),
     "mamba3": (Mamba3Config, Mamba3),
@@ -77,12 +77,19 @@ class Backbone(BlockStack):
         nn.init.normal_(self.embedding.weight, std=0.02)
 
 
+def mixer_config(config: MambaLMConfig) -> Any:
+    """The configuration of the mixers, one of those in `MIXERS`.
+
+    Raises:
+        ConfigError: options that the mixer does not have or refuses.
+    """
+    options, name = config.mixer_options, config.mixer
+    return make_config(MIXERS[name][0], options, f"model.mixer_options ({name})")
+
+
 def _mixers(config: MambaLMConfig) -> Iterator[SequenceLayer]:
     if config.attention_layers:
         raise ConfigError("model: attention_layers are not supported, expected none")
-    options_type, layer_type = MIXERS[config.mixer]
-    options = make_config(
-        options_type, config.mixer_options, f"model.mixer_options ({config.mixer})"
-    )
+    options, layer = mixer_config(config), MIXERS[config.mixer][1]
     for _ in range(config.n_layers):
-        yield layer_type(config.d_model, options)
+        yield layer(config.d_model, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssm_core import (
     BenchmarkSpec,
@@ -15,16 +16,21 @@ from ssm_core import (
     hookimpl,
     recipes_in,
 )
+from ssm_core.errors import ConfigError
 from ssm_core.specs import NoOptions
-from ssm_text import command
+from ssm_text import command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 from ssm_text.data.text_file import TextFileConfig, build_text_file
+from ssm_text.data.token_file import TokenFileConfig, build_token_file, keep_tokenizer
 from ssm_text.mamba_lm import build_mamba_lm
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.task import LanguageModel
+
+if TYPE_CHECKING:
+    from ssm_core.train.run import Run
 
 
 @hookimpl
@@ -67,6 +73,12 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             build=build_text_file,
             summary="a UTF-8 file or folder of your own (--data.path)",
         ),
+        DatasetSpec(
+            name="token-file",
+            config=TokenFileConfig,
+            build=build_token_file,
+            summary="tokens on disk, of any size (--data.path), from ssm-train tokenize",
+        ),
     ]
 
 
@@ -100,11 +112,30 @@ def ssm_register_commands() -> list[CommandSpec]:
             summary="continue a prompt with a trained character model",
             configure=command.configure,
             run=command.run,
-        )
+        ),
+        CommandSpec(
+            name="tokenize",
+            summary="turn text files into token files, which may be larger than the memory",
+            configure=tokenize_command.configure,
+            run=tokenize_command.run,
+        ),
     ]
 
 
+@hookimpl
+def ssm_run_start(run: Run) -> None:
+    data = run.config.typed["data"]
+    if isinstance(data, TokenFileConfig) and run.fabric.is_global_zero:
+        keep_tokenizer(data.tokens_at(), run.folder)
+
+
 def _build_char_lm(config: CharLMConfig, info: DataInfo) -> CharLM:
+    length = info.input_shape[0]
+    if 0 < config.positions < length:
+        raise ConfigError(
+            f"model.positions is {config.positions} for examples of {length} tokens, expected at "
+            "least as many, or 0 for none"
+        )
     return CharLM(info.n_outputs, config)
 
 

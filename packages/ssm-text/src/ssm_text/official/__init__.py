@@ -1,7 +1,7 @@
 """Language models from checkpoints of the original repositories, and back.
 
-    model = ssm_text.from_official(state_dict, config)
-    state_dict, config = to_official(model, "huggingface")
+model = ssm_text.from_official(state_dict, config)
+state_dict, config = to_official(model, "huggingface")
 """
 
 from __future__ import annotations

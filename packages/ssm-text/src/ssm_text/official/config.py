@@ -12,7 +12,7 @@ from ssm_text.official import huggingface_config, original_config
 Format = Literal["official", "huggingface"]
 
 
-def read_config(config: Mapping[str, Any]) -> MambaLMConfig:
+def read_config(config: object) -> MambaLMConfig:
     """Read the content of a config.json of state-spaces/mamba or of transformers.
 
     Raises:

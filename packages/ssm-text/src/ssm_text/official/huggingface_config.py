@@ -7,6 +7,7 @@ from typing import Any
 
 from ssm_core.errors import ConfigError
 from ssm_text.mamba_lm import MambaLM
+from ssm_text.mamba_lm_blocks import mixer_config
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.official.options import (
     changed_options,
@@ -96,26 +97,24 @@ def write(model: MambaLM) -> dict[str, Any]:
     config, options = model.config, changed_options(model)
     if config.mixer not in DEFAULTS:
         raise ConfigError(f"{OWNER}: has no language model of {config.mixer}, expected mamba(2)")
-    mixer = model.backbone.layers[0].mixer
+    mixer = mixer_config(config)
     names = _MIXER | _OWN[config.mixer]
     unknown = [name for name in options if name not in names.values()]
     unknown += [f"norm = {config.norm}"] if config.norm != "rms" else []
     unknown += [f"mlp_hidden = {config.mlp_hidden}"] if config.mlp_hidden else []
-    own: dict[str, Any] = {}
+    values = {name: getattr(mixer, field) for name, field in names.items()}
     if config.mixer == "mamba2":
-        own = {"num_heads": mixer.sizes.heads, "chunk_size": mixer.config.chunk_size or 256}
-        if mixer.config.norm_eps != config.norm_eps:
-            unknown.append(f"norm_eps = {mixer.config.norm_eps} of the mixers alone")
+        if mixer.norm_eps != config.norm_eps:
+            unknown.append(f"norm_eps = {mixer.norm_eps} of the mixers alone")
+        sizes = mixer.sizes(config.d_model)
+        values |= {"num_heads": sizes.heads, "head_dim": sizes.headdim}
+        values["chunk_size"] = mixer.chunk_size or 256
     refuse(OWNER, unknown)
-    values = {name: getattr(mixer.config, field) for name, field in names.items()}
-    if config.mixer == "mamba2":
-        values["head_dim"] = mixer.sizes.headdim
     return {
         "architectures": ["MambaForCausalLM" if config.mixer == "mamba" else "Mamba2ForCausalLM"],
         "model_type": config.mixer,
         "hidden_act": "silu",
         **values,
-        **own,
         **{name: getattr(config, field) for name, field in _MODEL.items()},
         "vocab_size": config.padded(model.vocab_size),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from ssm_core.errors import ConfigError, UnknownNameError
 from ssm_core.sizes import applied_sizes
 from ssm_text.mamba_lm import MambaLM
+from ssm_text.mamba_lm_blocks import mixer_config
 
 
 def required(owner: str, config: Mapping[str, Any], names: Collection[str]) -> None:
@@ -64,7 +65,7 @@ def changed_options(model: MambaLM) -> dict[str, Any]:
             f"{type(model).__name__}: its blocks have different sizes, which no published format "
             "can say; keep it with ssm_core.train.checkpoint.save_weights"
         )
-    config = model.backbone.layers[0].mixer.config
+    config = mixer_config(model.config)
     default = type(config)()
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     return {k: v for k, v in values.items() if v != getattr(default, k)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ssm_core.errors import ConfigError, UnknownNameError
 from ssm_text.mamba_lm import MambaLM
+from ssm_text.mamba_lm_blocks import mixer_config
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.official.options import (
     changed_options,
@@ -85,7 +86,7 @@ def write(model: MambaLM) -> dict[str, Any]:
         options["expand"] = options.pop("d_inner") / config.d_model
     # ours goes by the width where the original takes 64
     if config.mixer in _DEFAULTS:
-        options["headdim"] = model.backbone.layers[0].mixer.sizes.headdim
+        options["headdim"] = mixer_config(config).sizes(config.d_model).headdim
     unknown = [name for name in options if name not in KEPT[config.mixer]]
     if config.norm_eps != NORM_EPS:
         unknown.append(f"norm_eps = {config.norm_eps}")
