@@ -20,6 +20,13 @@ from ssm_text import command
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
+from ssm_text.data.synthetic import (
+    CopyingConfig,
+    SyntheticConfig,
+    build_copying,
+    build_induction_heads,
+    build_selective_copying,
+)
 from ssm_text.data.text_file import TextFileConfig, build_text_file
 from ssm_text.task import LanguageModel
 
@@ -57,6 +64,24 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             build=build_text_file,
             summary="a UTF-8 file or folder of your own (--data.path)",
         ),
+        DatasetSpec(
+            name="copying",
+            config=CopyingConfig,
+            build=build_copying,
+            summary="repeat tokens after a fixed distance; made from a seed",
+        ),
+        DatasetSpec(
+            name="selective-copying",
+            config=CopyingConfig,
+            build=build_selective_copying,
+            summary="repeat tokens that stand anywhere among noise; made from a seed",
+        ),
+        DatasetSpec(
+            name="induction-heads",
+            config=SyntheticConfig,
+            build=build_induction_heads,
+            summary="say what followed a marker when it appeared before; made from a seed",
+        ),
     ]
 
 
@@ -67,7 +92,7 @@ def ssm_register_tasks() -> list[TaskSpec]:
             name="language-model",
             config=NoOptions,
             build=_build_task,
-            summary="predict the next character; nats and bits per character, accuracy",
+            summary="predict the next token; nats and bits per token, accuracy",
         )
     ]
 
