@@ -47,7 +47,7 @@ def test_entry_point():
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("models", {"char-lm"}),
+        ("models", {"char-lm", "mamba-lm"}),
         ("datasets", {"python-stdlib", "shakespeare", "text-file"}),
         ("tasks", {"language-model"}),
         ("commands", {"generate"}),

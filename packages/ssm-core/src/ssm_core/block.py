@@ -70,11 +70,14 @@ class Block(SequenceLayer):
     autocast; the norm hands the mixer the type of its weights. The state is the mixer's.
 
     Attributes:
+        residual_in_fp32: keep it so; False leaves the residual stream in the type of x.
         branches: names of the parts that add to the residual stream; without them the block is the
             identity.
     """
 
     branches = ("mixer", "mlp")
+    residual_in_fp32 = True
+    mlp: nn.Module | None
 
     def __init__(
         self,
@@ -101,9 +104,9 @@ class Block(SequenceLayer):
         int_from(0, "Block", "mlp_hidden", mlp_hidden)
         self.d_model = d_model
         self.causal = mixer.causal
-        self.norm = make_norm(norm, d_model, bias)
+        self.norm = make_norm(norm, d_model, bias=bias)
         self.mixer = mixer
-        self.norm2 = make_norm(norm, d_model, bias) if mlp_hidden else None
+        self.norm2 = make_norm(norm, d_model, bias=bias) if mlp_hidden else None
         self.mlp = MLP(d_model, mlp_hidden, bias) if mlp_hidden else None
         drops = nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
         # None and not an idle module: a single step would spend a tenth of its time in it
@@ -117,7 +120,7 @@ class Block(SequenceLayer):
         return_state: bool,
     ) -> tuple[Activations, LayerState | None]:
         """Add both branches to x (b, l, d); see `SequenceLayer.forward`."""
-        residual = at_least_float32(x)
+        residual = at_least_float32(x) if self.residual_in_fp32 else x
         # only where needed: a layer from elsewhere may not know packed sequences
         packed = {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}
         branch = self.mixer(self.norm(residual), state=state, return_state=return_state, **packed)

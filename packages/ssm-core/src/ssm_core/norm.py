@@ -162,11 +162,13 @@ def _excess(owner: str, d_model: int, width: int | None) -> float:
     return width / d_model
 
 
-def make_norm(name: NormName, d_model: int, bias: bool = True) -> RMSNorm | LayerNorm:
+def make_norm(
+    name: NormName, d_model: int, eps: float = 1e-5, bias: bool = True
+) -> RMSNorm | LayerNorm:
     """Return the norm called `name`, "rms" (which never has a bias) or "layer".
 
     Raises:
         ConfigError: another name.
     """
     one_of("make_norm", "name", name, NORM_NAMES)
-    return RMSNorm(d_model) if name == "rms" else LayerNorm(d_model, bias=bias)
+    return RMSNorm(d_model, eps) if name == "rms" else LayerNorm(d_model, eps, bias=bias)

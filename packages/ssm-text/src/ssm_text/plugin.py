@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssm_core import (
+    BenchmarkSpec,
     CommandSpec,
     DataInfo,
     DatasetSpec,
@@ -16,7 +18,8 @@ from ssm_core import (
 )
 from ssm_core.errors import ConfigError
 from ssm_core.specs import NoOptions
-from ssm_text import command
+from ssm_text import command, tokenize_command
+from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
@@ -28,7 +31,13 @@ from ssm_text.data.synthetic import (
     build_selective_copying,
 )
 from ssm_text.data.text_file import TextFileConfig, build_text_file
+from ssm_text.data.token_file import TokenFileConfig, build_token_file, keep_tokenizer
+from ssm_text.mamba_lm import build_mamba_lm
+from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.task import LanguageModel
+
+if TYPE_CHECKING:
+    from ssm_core.train.run import Run
 
 
 @hookimpl
@@ -39,7 +48,14 @@ def ssm_register_models() -> list[ModelSpec]:
             config=CharLMConfig,
             build=_build_char_lm,
             summary="character language model on a causal tower",
-        )
+        ),
+        ModelSpec(
+            name="mamba-lm",
+            config=MambaLMConfig,
+            build=build_mamba_lm,
+            summary="Mamba, Mamba-2 or Mamba-3 language model, as published",
+            source="https://arxiv.org/abs/2312.00752",
+        ),
     ]
 
 
@@ -82,6 +98,12 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             build=build_induction_heads,
             summary="say what followed a marker when it appeared before; made from a seed",
         ),
+        DatasetSpec(
+            name="token-file",
+            config=TokenFileConfig,
+            build=build_token_file,
+            summary="tokens on disk, of any size (--data.path), from ssm-train tokenize",
+        ),
     ]
 
 
@@ -103,6 +125,11 @@ def ssm_register_recipes() -> list[RecipeSpec]:
 
 
 @hookimpl
+def ssm_register_benchmarks() -> list[BenchmarkSpec]:
+    return [BENCHMARK]
+
+
+@hookimpl
 def ssm_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
@@ -110,8 +137,21 @@ def ssm_register_commands() -> list[CommandSpec]:
             summary="continue a prompt with a trained character model",
             configure=command.configure,
             run=command.run,
-        )
+        ),
+        CommandSpec(
+            name="tokenize",
+            summary="turn text files into token files, which may be larger than the memory",
+            configure=tokenize_command.configure,
+            run=tokenize_command.run,
+        ),
     ]
+
+
+@hookimpl
+def ssm_run_start(run: Run) -> None:
+    data = run.config.typed["data"]
+    if isinstance(data, TokenFileConfig) and run.fabric.is_global_zero:
+        keep_tokenizer(data.tokens_at(), run.folder)
 
 
 def _build_char_lm(config: CharLMConfig, info: DataInfo) -> CharLM:
