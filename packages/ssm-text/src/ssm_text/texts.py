@@ -88,9 +88,10 @@ class Texts:
         for seen, ids in zip(self.seen, prompts, strict=True):
             seen[ids] = True
         counts = [len(ids) for ids in prompts]
-        before, self.lengths = self.lengths, [
-            length + count for length, count in zip(self.lengths, counts, strict=True)
-        ]
+        before, self.lengths = (
+            self.lengths,
+            [length + count for length, count in zip(self.lengths, counts, strict=True)],
+        )
         if not any(counts):
             return
         anew = self._windows_move(before) or (self.model.context and len(set(counts)) > 1)
@@ -209,6 +210,7 @@ class Texts:
                 chunk, state, True, mask=steps if ragged else None, last_only=True
             )
         if old is not None and not all(len(own) for own in prompts):
+            assert self.logits is not None
             self.logits = torch.where(mask[:, -1:], self.logits, old)
         self.state = state
 
