@@ -232,7 +232,7 @@ def test_an_empty_prompt_of_a_tokenizer(make_model, monkeypatch):
     text(model, codec, "", 1, GREEDY, texts=texts)
     assert texts.seen[0].nonzero()[-1].item() == 7
     monkeypatch.setattr(codec, "end_of_text", None)
-    with pytest.raises(TokenError, match="prompt is empty.*give a prompt"):
+    with pytest.raises(TokenError, match=r"prompt is empty.*give a prompt"):
         generate(model, codec, "", 1)
 
 

@@ -141,7 +141,7 @@ def ssm_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="generate",
-            summary="continue a prompt with a trained character model",
+            summary="continue a prompt with a trained or a published language model",
             configure=command.configure,
             run=command.run,
         ),

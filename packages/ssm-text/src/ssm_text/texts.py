@@ -210,6 +210,7 @@ class Texts:
                 chunk, state, True, mask=steps if ragged else None, last_only=True
             )
         if old is not None and not all(len(own) for own in prompts):
+            assert self.logits is not None
             self.logits = torch.where(mask[:, -1:], self.logits, old)
         self.state = state
 
