@@ -151,9 +151,7 @@ def _parsed(
                 "option of generate", name, ["max_new_tokens", "temperature", *known]
             )
     own = {field.name for field in fields(Sampling)}
-    sampling = Sampling(
-        temperature=temperature, **{k: v for k, v in options.items() if k in own}
-    )
+    sampling = Sampling(temperature=temperature, **{k: v for k, v in options.items() if k in own})
     return sampling, Ending(max_new_tokens, **{k: v for k, v in options.items() if k not in own})
 
 

@@ -86,9 +86,10 @@ class Texts:
         for seen, ids in zip(self.seen, prompts, strict=True):
             seen[ids] = True
         counts = [len(ids) for ids in prompts]
-        before, self.lengths = self.lengths, [
-            length + count for length, count in zip(self.lengths, counts, strict=True)
-        ]
+        before, self.lengths = (
+            self.lengths,
+            [length + count for length, count in zip(self.lengths, counts, strict=True)],
+        )
         if not any(counts):
             return
         anew = self._windows_move(before) or (self.model.context and len(set(counts)) > 1)
