@@ -48,9 +48,12 @@ def test_entry_point():
     ("kind", "names"),
     [
         ("models", {"char-lm", "mamba-lm"}),
-        ("datasets", {"python-stdlib", "shakespeare", "text-file"}),
+        (
+            "datasets",
+            {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"},
+        ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate"}),
+        ("commands", {"generate", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )

@@ -21,6 +21,7 @@ from ssm_core.specs import NoOptions
 from ssm_text import command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
+from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 from ssm_text.data.synthetic import (
@@ -99,6 +100,12 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             summary="say what followed a marker when it appeared before; made from a seed",
         ),
         DatasetSpec(
+            name="huggingface-text",
+            config=HuggingFaceTextConfig,
+            build=build_huggingface_text,
+            summary="a text column of a Hugging Face data set, tokenized once (--data.name)",
+        ),
+        DatasetSpec(
             name="token-file",
             config=TokenFileConfig,
             build=build_token_file,
@@ -150,7 +157,7 @@ def ssm_register_commands() -> list[CommandSpec]:
 @hookimpl
 def ssm_run_start(run: Run) -> None:
     data = run.config.typed["data"]
-    if isinstance(data, TokenFileConfig) and run.fabric.is_global_zero:
+    if isinstance(data, (TokenFileConfig, HuggingFaceTextConfig)) and run.fabric.is_global_zero:
         keep_tokenizer(data.tokens_at(), run.folder)
 
 
