@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import decode, s4, s5
+from . import decode, language, s4, s5
 from .compare import PASSES
 from .figures import Finder, Row, error, largest, latency, least_ratio, of_limit, rate, ratio, step
 from .peers import SCAN_PEERS
@@ -87,8 +87,14 @@ SEQUENCE_LAYERS = [
     ),
     Target("overhead of a step, us", 150, 150, largest("decode", decode.OVERHEAD, 1e6)),
 ]
+LANGUAGE = [
+    Target("character step / Transformer's", 0.95, 0.8, language.step_ratio("256"), 2.0),
+    Target("the same, context 1024 and more", 0.7, 0.7, language.step_ratio("1024", "4096"), 2.0),
+    Target("decode vs transformers", 5, None, language.times_faster(language.DECODE), 2.0),
+    Target("prefill vs transformers", 10, None, language.times_faster(language.PREFILL), 2.0),
+]
 
-ALL = (*RATES, *RATIOS, *ERRORS, *SEQUENCE_LAYERS)
+ALL = (*RATES, *RATIOS, *ERRORS, *SEQUENCE_LAYERS, *LANGUAGE)
 
 
 def show(rows: list[Row], targets: Sequence[Target] = ALL) -> list[str]:

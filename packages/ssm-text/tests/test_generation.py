@@ -106,8 +106,9 @@ def test_what_comes_after_the_end_of_a_text_is_not_looked_at(make_model):
     tokens = stream(texts, Sampling(0), Ending(3, stop_ids=[likeliest[0]], pad_id=6))
     next(tokens)
     texts.settle()
-    texts.logits = torch.stack([texts.logits[0] * torch.nan, texts.logits[1]])
-    assert next(tokens).tolist()[0] == 6
+    going_on = torch.eye(7)[likeliest[other]]  # the other text gets a token that ends nothing
+    texts.logits = torch.stack([going_on * torch.nan, going_on])
+    assert next(tokens).tolist() == [6, likeliest[other]]
     texts.settle()
     texts.logits = texts.logits * torch.nan
     with pytest.raises(GenerationError, match="NaN or infinite logits"):
@@ -140,7 +141,7 @@ def test_fewer_ids_than_the_model_has(make_model):
         Texts(model, 1, vocab_size=8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     pieces=st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), max_size=3),
@@ -260,11 +261,11 @@ def test_the_common_random_state_is_left_alone(make_model):
 @pytest.mark.parametrize("mixer", ["mamba", "rnn"])
 def test_memory_stays_flat(make_model, mixer):
     """State and number of tensors after 2000 tokens are those after 100."""
-    model = make_model(dtype=torch.float32, mixer=mixer)
+    model = make_model(dtype=torch.float32, mixer=mixer, n_layers=1)
     texts = Texts(model, 2)
     texts.read(prompts_of(1, 1))
     measured = []
-    for i, _ in enumerate(stream(texts, Sampling(1.0, top_p=0.9), Ending(2001))):
+    for i, _ in enumerate(stream(texts, Sampling(1.0), Ending(2001))):
         if i in (100, 2000):
             size = sum(leaf.untyped_storage().nbytes() for leaf in leaves(texts.state))
             gc.collect()

@@ -50,7 +50,10 @@ def test_entry_point():
         ("models", {"char-lm", "mamba-lm"}),
         (
             "datasets",
-            {"huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"},
+            {
+                *("copying", "huggingface-text", "induction-heads", "python-stdlib"),
+                *("selective-copying", "shakespeare", "text-file", "token-file"),
+            },
         ),
         ("tasks", {"language-model"}),
         ("commands", {"generate", "perplexity", "tokenize"}),

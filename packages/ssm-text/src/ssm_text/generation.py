@@ -6,7 +6,7 @@ from texts that were read or generated before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
@@ -65,7 +65,9 @@ class Ending:
                 raise TokenError(f"{name}: {id} is no id, expected 0 to {vocab_size - 1}")
 
 
-def stream(texts: Texts, sampling: Sampling, ending: Ending | None = None) -> Iterator[Tensor]:
+def stream(
+    texts: Texts, sampling: Sampling, ending: Ending | None = None
+) -> Generator[Tensor, None, None]:
     """Yield ids (b,) on the model's device, the next token of every text, as soon as chosen.
 
     `texts` is always up to date: it may be saved, or read more, whenever the iterator rests or is
@@ -84,7 +86,7 @@ def stream(texts: Texts, sampling: Sampling, ending: Ending | None = None) -> It
     return _stream(texts, sampling, ending)
 
 
-def _stream(texts: Texts, sampling: Sampling, ending: Ending) -> Iterator[Tensor]:
+def _stream(texts: Texts, sampling: Sampling, ending: Ending) -> Generator[Tensor, None, None]:
     active = torch.ones(len(texts.lengths), dtype=torch.bool, device=texts.device)
     stops = torch.tensor(list(ending.stop_ids), dtype=torch.int64, device=texts.device)
     pad = ending.pad_id if ending.pad_id is not None else next(iter(ending.stop_ids), 0)

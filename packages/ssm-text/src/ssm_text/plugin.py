@@ -24,6 +24,13 @@ from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
 from ssm_text.data.python_stdlib import PythonStdlibConfig, build_python_stdlib
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
+from ssm_text.data.synthetic import (
+    CopyingConfig,
+    SyntheticConfig,
+    build_copying,
+    build_induction_heads,
+    build_selective_copying,
+)
 from ssm_text.data.text_file import TextFileConfig, build_text_file
 from ssm_text.data.token_file import TokenFileConfig, build_token_file, keep_tokenizer
 from ssm_text.mamba_lm import build_mamba_lm
@@ -75,6 +82,24 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             summary="a UTF-8 file or folder of your own (--data.path)",
         ),
         DatasetSpec(
+            name="copying",
+            config=CopyingConfig,
+            build=build_copying,
+            summary="repeat tokens after a fixed distance; made from a seed",
+        ),
+        DatasetSpec(
+            name="selective-copying",
+            config=CopyingConfig,
+            build=build_selective_copying,
+            summary="repeat tokens that stand anywhere among noise; made from a seed",
+        ),
+        DatasetSpec(
+            name="induction-heads",
+            config=SyntheticConfig,
+            build=build_induction_heads,
+            summary="say what followed a marker when it appeared before; made from a seed",
+        ),
+        DatasetSpec(
             name="huggingface-text",
             config=HuggingFaceTextConfig,
             build=build_huggingface_text,
@@ -96,7 +121,7 @@ def ssm_register_tasks() -> list[TaskSpec]:
             name="language-model",
             config=NoOptions,
             build=_build_task,
-            summary="predict the next character; nats and bits per character, accuracy",
+            summary="predict the next token; nats and bits per token, accuracy",
         )
     ]
 
@@ -116,7 +141,7 @@ def ssm_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="generate",
-            summary="continue a prompt with a trained character model",
+            summary="continue a prompt with a trained or a published language model",
             configure=command.configure,
             run=command.run,
         ),

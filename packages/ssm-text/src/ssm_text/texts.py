@@ -25,6 +25,7 @@ from ssm_text.errors import TokenError
 from ssm_text.sampling import Sampling, check_logits, draw, generators
 
 PREFILL_TOKENS = 2048  # of all texts of a batch together: what one chunk may cost in memory
+TAIL = 8  # tokens kept at least: more than make up one character
 
 
 class Texts:
@@ -42,7 +43,7 @@ class Texts:
         logits: (b, V) after the last token that the state knows.
         pending: (b,) ids that were chosen and not yet read, or None.
         lengths: tokens of each text, pending ones included.
-        recent: (b, context) the last tokens read, on the right; (b, 0) without a context.
+        recent: (b, context or `TAIL`) the last tokens of each text that were read, on the right.
         seen: (b, V) bool, which tokens each text has.
         generators: one for each text.
 
@@ -68,7 +69,8 @@ class Texts:
         self.pending: Tensor | None = None
         self.lengths = [0] * batch
         self.generators = generators(sampling or Sampling(), batch)
-        self.recent = torch.zeros(batch, model.context or 0, dtype=torch.int64, device=self.device)
+        kept = max(model.context or 0, TAIL)
+        self.recent = torch.zeros(batch, kept, dtype=torch.int64, device=self.device)
         self.seen = torch.zeros(batch, self.vocab_size, dtype=torch.bool, device=self.device)
         self._finite = torch.ones(batch, dtype=torch.bool, device=self.device)
         self._step: DecodeStep = decode_step(model)
@@ -93,7 +95,12 @@ class Texts:
         if not any(counts):
             return
         anew = self._windows_move(before) or (self.model.context and len(set(counts)) > 1)
-        self._remember(prompts)
+        self.recent = torch.stack(
+            [
+                torch.cat([old, ids])[len(ids) :]
+                for old, ids in zip(self.recent, prompts, strict=True)
+            ]
+        )
         if anew:
             self._read_windows()
         else:
@@ -124,6 +131,12 @@ class Texts:
         self.seen.scatter_(1, ids.unsqueeze(1), True)
         self.lengths = [length + 1 for length in self.lengths]
 
+    def tail(self) -> list[int]:
+        """The last tokens of the only text, at most `TAIL`."""
+        self.settle()
+        kept = min(TAIL, *self.lengths)
+        return self.recent[0, self.recent.shape[1] - kept :].tolist()
+
     def check(self) -> None:
         """Wait for the device and refuse logits that were no numbers.
 
@@ -138,11 +151,10 @@ class Texts:
         if self.pending is None:
             return
         ids, self.pending = self.pending, None
-        if self.model.context:
-            self.recent = torch.cat([self.recent[:, 1:], ids.unsqueeze(1)], dim=1)
-            if self._windows_move([length - 1 for length in self.lengths]):
-                self._read_windows()
-                return
+        self.recent = torch.cat([self.recent[:, 1:], ids.unsqueeze(1)], dim=1)
+        if self._windows_move([length - 1 for length in self.lengths]):
+            self._read_windows()
+            return
         self.logits, self.state = self._step(ids, self.state)
 
     def _check(self, prompts: Sequence[Tensor]) -> None:
@@ -172,15 +184,6 @@ class Texts:
             for now, then in zip(self.lengths, before, strict=True)
         )
 
-    def _remember(self, prompts: Sequence[Tensor]) -> None:
-        if self.model.context:
-            self.recent = torch.stack(
-                [
-                    torch.cat([old, ids])[-self.model.context :]
-                    for old, ids in zip(self.recent, prompts, strict=True)
-                ]
-            )
-
     def _read_windows(self) -> None:
         """Read every text anew from the start of its window."""
         assert self.model.context
@@ -207,6 +210,7 @@ class Texts:
                 chunk, state, True, mask=steps if ragged else None, last_only=True
             )
         if old is not None and not all(len(own) for own in prompts):
+            assert self.logits is not None
             self.logits = torch.where(mask[:, -1:], self.logits, old)
         self.state = state
 
