@@ -16,31 +16,15 @@ from ssm_text.scoring import Score, score
 V = 7
 
 
-def sharp(mixer: str = "mamba", positions: int = 0) -> CharLM:
-    """A small model in float64 that is sure of itself: mistakes show."""
-    torch.manual_seed(0)
-    config = CharLMConfig(
-        d_model=8, n_layers=2, mixer=mixer, tie_embeddings=False, positions=positions
-    )
-    model = CharLM(V, config).double().eval()
-    with torch.no_grad():
-        model.embedding.weight.mul_(50)
-        model.head.weight.mul_(5)
-    return model
+@pytest.fixture(scope="module")
+def mamba(make_model):
+    return make_model(V)
 
 
-MAMBA = sharp()
-LIMITED = sharp("attention", positions=6)
-
-
-def nats_of(model: CharLM, text: list[int], target: int) -> tuple[float, bool]:
-    """Minus log p(target | text) by steps, the slow way, and whether the target is likeliest."""
-    state = model.initial_state(1)
-    with torch.no_grad():
-        for id in text:
-            logits, state = model.step(torch.tensor([id]), state)
-    chances = torch.softmax(logits[0], 0)
-    return -math.log(float(chances[target])), int(chances.argmax()) == target
+@pytest.fixture(scope="module")
+def limited(make_model):
+    """One that can read six tokens."""
+    return make_model(V, mixer="attention", positions=6)
 
 
 texts = st.lists(st.integers(0, V - 1), min_size=2, max_size=20)
@@ -48,28 +32,31 @@ texts = st.lists(st.integers(0, V - 1), min_size=2, max_size=20)
 
 @settings(deadline=None, max_examples=25)
 @given(text=texts, chunk=st.integers(1, 9), rows=st.integers(1, 5))
-def test_a_whole_text_is_the_sum_over_its_tokens(text, chunk, rows):
-    expected = sum(nats_of(MAMBA, text[:i], text[i])[0] for i in range(1, len(text)))
+def test_a_whole_text_is_the_sum_over_its_tokens(mamba, slow_nats, text, chunk, rows):
+    expected = sum(slow_nats(mamba, text[:i], text[i])[0] for i in range(1, len(text)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "TOKENS", chunk)
         patch.setattr(scoring, "LOGITS", rows * V)
         read: list[int] = []
-        found = score(MAMBA, torch.tensor(text), advance=read.append)
+        found = score(mamba, torch.tensor(text), advance=read.append)
     assert found.tokens == len(text) - 1 == sum(read)
     assert found.nats == pytest.approx(expected, rel=1e-9)
 
 
 @settings(deadline=None, max_examples=25)
 @given(text=texts, context=st.integers(1, 6), data=st.data())
-@pytest.mark.parametrize("model", [MAMBA, LIMITED], ids=["mamba", "limited"])
-def test_windows_predict_each_token_once_from_enough_before_it(model, text, context, data):
+@pytest.mark.parametrize("name", ["mamba", "limited"])
+def test_windows_predict_each_token_once_from_enough_before_it(
+    slow_nats, request, name, text, context, data
+):
+    model = request.getfixturevalue(name)
     stride = data.draw(st.none() | st.integers(1, context))
     step = stride or max(1, context // 2)
     expected, start = 0.0, 0
     for i in range(1, len(text)):
         while i > start + context:
             start += step
-        expected += nats_of(model, text[start:i], text[i])[0]
+        expected += slow_nats(model, text[start:i], text[i])[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "TOKENS", data.draw(st.integers(1, 20)))
         read: list[int] = []
@@ -78,11 +65,11 @@ def test_windows_predict_each_token_once_from_enough_before_it(model, text, cont
     assert found.tokens == len(text) - 1 == sum(read)
 
 
-def test_a_limited_model_reads_windows_of_its_own():
+def test_a_limited_model_reads_windows_of_its_own(mamba, limited):
     text = torch.randint(0, V, (40,), generator=torch.Generator().manual_seed(0))
-    assert score(LIMITED, text) == score(LIMITED, text, 6, 3)
-    assert score(LIMITED, text) != score(LIMITED, text, 4)
-    assert score(MAMBA, text) != score(MAMBA, text, 6)
+    assert score(limited, text) == score(limited, text, 6, 3)
+    assert score(limited, text) != score(limited, text, 4)
+    assert score(mamba, text) != score(mamba, text, 6)
 
 
 def test_dropout_is_off_and_on_again():
@@ -113,18 +100,18 @@ def test_figures():
         ([1, 2], {"context": 3, "stride": 4}, ConfigError, "stride is 4, expected 1 to the con"),
     ],
 )
-def test_refuses(ids, options, error, message):
+def test_refuses(limited, ids, options, error, message):
     with pytest.raises(error, match=message):
-        score(LIMITED, torch.tensor(ids), **options)
+        score(limited, torch.tensor(ids), **options)
 
 
-def test_refuses_a_stride_without_a_context():
+def test_refuses_a_stride_without_a_context(mamba):
     with pytest.raises(ConfigError, match="stride is 2, expected 1 to the context, which is not"):
-        score(MAMBA, torch.tensor([1, 2]), stride=2)
+        score(mamba, torch.tensor([1, 2]), stride=2)
 
 
-def test_damaged_weights_are_one_line():
-    model = sharp()
+def test_damaged_weights_are_one_line(make_model):
+    model = make_model(V)
     with torch.no_grad():
         model.tower.norm_f.weight.fill_(float("nan"))
     with pytest.raises(GenerationError, match="NaN or infinite logits"):
