@@ -72,7 +72,7 @@ def test_bytes_and_characters_of_tokens(tmp_path, make_model):
     assert found["bytes"] == len(text.encode()) - len(first.encode())
     nats = found["nats_per_token"] * found["tokens"]
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / found["bytes"])
-    with pytest.raises(ConfigError, match=rf"tokenizer has {len(tokenizer)} tokens, the model 4"):
+    with pytest.raises(ConfigError, match=rf"has {len(tokenizer)} tokens, the model 4"):
         figures(make_model(4), tokenizer, encoded, None, None)
 
 

@@ -12,19 +12,25 @@ import torch
 from torch import Tensor
 
 from ssm_core.cli.tables import print_columns
-from ssm_core.errors import ConfigError, DataError
+from ssm_core.errors import DataError
 from ssm_text.causal_lm import CausalLM
 from ssm_text.data.codec import TextCodec
 from ssm_text.data.pieces import pieces_of
 from ssm_text.data.text_file import read_text
 from ssm_text.errors import TokenError
+from ssm_text.generate import check_fit
 from ssm_text.progress import Progress
 from ssm_text.scoring import score
+from ssm_text.writer import load_writer
 
 
 def configure(parser: Any) -> None:
     """Add the command's arguments to `parser`."""
-    parser.add_argument("model", help="run folder of a language model, or a published model")
+    parser.add_argument(
+        "model",
+        help="folder of a run of a language model, or folder or Hugging Face id of a published "
+        "Mamba",
+    )
     parser.add_argument("file", help="UTF-8 text")
     parser.add_argument(
         "--context",
@@ -37,18 +43,21 @@ def configure(parser: Any) -> None:
         type=int,
         help="tokens between the starts of two windows; without it half of the context",
     )
+    parser.add_argument(
+        "--tokenizer",
+        type=str,
+        help="tokenizer.json, its folder or a Hugging Face id, where the model's folder has none",
+    )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: Any) -> int:
     """Print the figures; return the exit code."""
-    from ssm_text.command import load_model
-
     path = Path(arguments.file).expanduser()
     if not path.is_file():
         raise DataError(f"{path.absolute()}: no such file, expected a UTF-8 text")
-    model, codec = load_model(Path(arguments.model), arguments.device)
+    model, codec = load_writer(arguments.model, arguments.device, arguments.tokenizer)
     text = encode_file(codec, path)
     if not text.exact:
         print(
@@ -119,11 +128,7 @@ def figures(
     Raises:
         ConfigError: model and codec do not fit together; also as `score` does.
     """
-    if len(codec) > model.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {len(codec)} tokens, the model {model.vocab_size}; use the one the "
-            "model was trained with"
-        )
+    check_fit(model, codec)
     with Progress("predicting", len(text.ids) - 1, "tokens") as progress:
         found = score(model, text.ids, context, stride, progress.advance)
     first = codec.decode(text.ids[:1])
