@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_text import Sampling
+from ssm_text import MambaLM, MambaLMConfig, Sampling
 from ssm_text.errors import GenerationError, TokenError
 from ssm_text.generation import Ending, stream
 from ssm_text.sampling import draw, generators
@@ -68,6 +68,43 @@ def test_a_batch_of_any_lengths_is_each_text_alone_recomputed(make_model, mixer,
         alone = model.generate([prompt], 15, **options | {"seed": sampling.seed})
         assert torch.equal(alone[0], text)
     assert len(set(torch.cat(together).tolist())) > 2  # constant texts would prove little
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_transformer_with_positions_writes_beyond_them(make_model, temperature):
+    """Each text of a batch begins anew where it would alone, with the rest of what it saw."""
+    model = make_model(mixer="attention", positions=8)
+    prompts = prompts_of(3, 7, 12)
+    for i, (prompt, text) in enumerate(
+        zip(prompts, model.generate(prompts, 25, temperature=temperature), strict=True)
+    ):
+        own, ids = generators(Sampling(seed=i), 1), prompt
+        for _ in range(25):
+            window = ids[expected_start(len(ids), 8) :].unsqueeze(0)
+            chosen = draw(model(window)[:, -1], Sampling(temperature), own)
+            ids = torch.cat([ids, chosen])
+        assert torch.equal(text, ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixer": "mamba2", "mixer_options": {"headdim": 4}},
+        {"mixer": "mamba3", "mixer_options": {"headdim": 4}},
+    ],
+)
+def test_published_kinds_of_models_generate(options, temperature):
+    """With more rows than ids: what recomputing everything gives."""
+    torch.manual_seed(0)
+    model = MambaLM(MambaLMConfig(d_model=8, n_layers=2, vocab_size=7, **options)).double()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(100)
+    prompts = prompts_of(4, 1)
+    for i, text in enumerate(model.generate(prompts, 12, temperature, seed=3)):
+        expected = slow(model, prompts[i], 12, Sampling(temperature, seed=3 + i))
+        assert text[len(prompts[i]) :].tolist() == expected
 
 
 def test_a_tensor_gives_a_tensor(make_model):

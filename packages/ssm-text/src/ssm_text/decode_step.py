@@ -33,16 +33,20 @@ def decode_step(model: CausalLM) -> DecodeStep:
 class BufferedStep:
     """`model.step` on buffers that stay where they are, recorded by `capture` and then replayed.
 
-    The first step is an ordinary one; it shows the shapes. States whose shapes change from step to
+    The first steps are ordinary ones: recording takes as long as several, which a short text would
+    not win back, and they show the shapes. States whose shapes change from step to
     step (keys and values of attention) cannot be recorded: all their steps are ordinary ones. So
     they are, after a warning, where recording fails.
 
     What a recorded step returns are the buffers: the next one overwrites them. Memory: a state and
     what a step needs. Call it in inference mode.
+
+    Args:
+        after: how many steps are ordinary ones.
     """
 
-    def __init__(self, model: CausalLM, capture: Capture) -> None:
-        self._model, self._capture = model, capture
+    def __init__(self, model: CausalLM, capture: Capture, after: int = 8) -> None:
+        self._model, self._capture, self._first = model, capture, after
         self._replay: Callable[[], object] | None = None
         self._failed = False
         self._ids: Tensor
@@ -53,7 +57,8 @@ class BufferedStep:
         """Logits (b, V) after ids (b,), and the next state."""
         if self._replay is None or not self._fits(ids, state):
             logits, after = self._model.step(ids, state)
-            if not self._failed and _form(after) == _form(state):
+            self._first -= 1
+            if self._first <= 0 and not self._failed and _form(after) == _form(state):
                 self._record(ids, logits, after)
             return logits, after
         self._ids.copy_(ids)

@@ -84,7 +84,7 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
 
     Cost: O(b V) time, and a sort of V numbers per text for `top_p` without `top_k`.
     """
-    logits = penalised(logits, sampling, seen)
+    logits = penalised(logits, sampling, seen).double()
     if sampling.temperature == 0:
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     # the largest becomes 0 before the division, so that a tiny temperature cannot overflow
@@ -105,11 +105,11 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
 
 
 def penalised(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
-    """The logits (b, V) in float64, those of tokens the text has made less likely."""
-    logits = logits.double()
+    """The logits (b, V), those of tokens that the text has made less likely (then float64)."""
     penalty = sampling.repetition_penalty
     if seen is None or penalty == 1:
         return logits
+    logits = logits.double()
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 

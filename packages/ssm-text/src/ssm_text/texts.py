@@ -121,7 +121,9 @@ class Texts:
         self._finite &= finite if active is None else finite | ~active
         # with a penalty of 1 it would change nothing
         seen = self.seen if sampling.repetition_penalty != 1 else None
-        return draw(logits, sampling, self.generators, seen)
+        if self.device.type not in ("cpu", "cuda"):  # others, mps say, have no float64
+            logits, seen = logits.cpu(), None if seen is None else seen.cpu()
+        return draw(logits, sampling, self.generators, seen).to(self.device)
 
     @torch.inference_mode()
     def push(self, ids: Tensor) -> None:
