@@ -29,7 +29,7 @@ def test_training_learns_the_text(trained_run):
     assert train[0] > 1.8  # ln 9 = 2.2: nine characters, nothing known
     assert train[-1] < 0.6
     assert losses(trained_run, "eval/accuracy")[-1] > 0.9
-    bits, nats = (losses(trained_run, f"eval/{n}")[-1] for n in ("bits_per_character", "loss"))
+    bits, nats = (losses(trained_run, f"eval/{n}")[-1] for n in ("bits_per_token", "loss"))
     assert bits == pytest.approx(nats / 0.6931472, rel=1e-4)
 
 

@@ -48,9 +48,15 @@ def test_entry_point():
     ("kind", "names"),
     [
         ("models", {"char-lm", "mamba-lm"}),
-        ("datasets", {"python-stdlib", "shakespeare", "text-file"}),
+        (
+            "datasets",
+            {
+                *("copying", "huggingface-text", "induction-heads", "python-stdlib"),
+                *("selective-copying", "shakespeare", "text-file", "token-file"),
+            },
+        ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate"}),
+        ("commands", {"generate", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 PLAIN_INTERVAL_S = 5.0
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -45,6 +49,12 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def along(self, items: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
+        """Pass `items` on; when the next one is asked for, `size` of the last is done."""
+        for item in items:
+            yield item
+            self.advance(size(item))
 
     def advance(self, count: int) -> None:
         """`count` more are done."""

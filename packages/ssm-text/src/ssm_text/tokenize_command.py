@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssm_core.errors import ConfigError
-from ssm_text.data.codec import TextCodec
-from ssm_text.data.pieces import Survey, find_texts, pieces_of, survey
+from ssm_text.data.choose_codec import HELP, choose_codec
+from ssm_text.data.pieces import find_texts, pieces_of, survey
 from ssm_text.data.token_folder import SPLITS, TRAIN, VALIDATION, TokenFolder
 from ssm_text.data.token_writer import Piece, check_free, write_tokens
-from ssm_text.data.tokenizer import Tokenizer
-from ssm_text.data.vocabulary import Vocabulary
 from ssm_text.progress import Progress
-
-CHARACTERS, BPE = "chars", "bpe:"
 
 
 def configure(parser: Any) -> None:
@@ -27,8 +22,7 @@ def configure(parser: Any) -> None:
         "--tokenizer",
         type=str,
         required=True,
-        help="a tokenizer.json or its folder, a model on the Hugging Face hub, chars (every "
-        "character of the text), or bpe:SIZE (learn SIZE tokens from the text)",
+        help=HELP,
     )
     parser.add_argument(
         "--pattern", type=str, default="**/*.txt", help="which files of a folder, e.g. **/*.md"
@@ -65,19 +59,19 @@ def tokenize(
 
     Args:
         texts: files, and folders whose files that match `pattern` are taken.
-        tokenizer: where it comes from, see `codec_for`.
+        tokenizer: where it comes from, see `choose_codec`.
     Raises:
         DataError: files that are missing, empty or not UTF-8; no such tokenizer.
         ConfigError: `out` is not free, or an option cannot be used.
 
-    Cost: the files are read twice (three times to learn tokens); memory for a few pieces of them.
+    Cost: the files are read twice (three times for chars and bpe); memory for a few pieces of them.
     """
     if not 0 < train_frac < 1:
         raise ConfigError(f"--train-frac is {train_frac}, expected a number between 0 and 1")
     check_free(out)
     files = find_texts(texts, pattern)
     found = survey(files)
-    codec = codec_for(tokenizer, files, found)
+    codec = choose_codec(tokenizer, lambda: (p for file in files for p in pieces_of(file)))
     cut = int(found.characters * train_frac)
     about = {
         "tokenizer": tokenizer,
@@ -85,24 +79,8 @@ def tokenize(
         "sources": found.sources,
     }
     with Progress("tokenizing", found.characters, "characters") as progress:
-        return write_tokens(out, codec, _with_progress(_split(files, cut), progress), about)
-
-
-def codec_for(tokenizer: str, files: Sequence[Path], found: Survey) -> TextCodec:
-    """ "chars", "bpe:SIZE", or what `Tokenizer.from_pretrained` takes.
-
-    Raises:
-        ConfigError, DataError: it is none of them.
-    """
-    if tokenizer == CHARACTERS:
-        return Vocabulary(sorted({*found.alphabet, "\n"}))  # a newline ends every document
-    if not tokenizer.startswith(BPE):
-        return Tokenizer.from_pretrained(tokenizer)
-    size = tokenizer.removeprefix(BPE)
-    if not size.isdecimal():
-        raise ConfigError(f"--tokenizer is {tokenizer!r}, expected a number behind {BPE}")
-    print(f"learning {size} tokens from {found.characters} characters", file=sys.stderr)
-    return Tokenizer.train((piece for file in files for piece in pieces_of(file)), int(size))
+        pieces = progress.along(_split(files, cut), lambda piece: len(piece.text))
+        return write_tokens(out, codec, pieces, about)
 
 
 def _split(files: Iterable[Path], cut: int) -> Iterator[Piece]:
@@ -121,9 +99,3 @@ def _split(files: Iterable[Path], cut: int) -> Iterator[Piece]:
                 yield Piece(TRAIN if here else VALIDATION, text, not following)
             done += len(text)
             text = following
-
-
-def _with_progress(pieces: Iterable[Piece], progress: Progress) -> Iterator[Piece]:
-    for piece in pieces:
-        yield piece
-        progress.advance(len(piece.text))

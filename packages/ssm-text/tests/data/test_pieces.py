@@ -39,7 +39,6 @@ def test_survey(tmp_path):
     second.write_text("abc")
     found = survey([first, second])
     assert found.characters == 6
-    assert found.alphabet == ("\n", "a", "b", "c", "ä")
     digest = hashlib.sha256(second.read_bytes()).hexdigest()
     assert found.sources[1] == {"name": "b.txt", "bytes": 3, "sha256": digest}
 

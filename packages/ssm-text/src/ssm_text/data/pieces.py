@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ssm_core.errors import DataError
 from ssm_text.data.text_file import read_text, text_files
 
@@ -22,12 +20,10 @@ class Survey:
 
     Attributes:
         characters: how many there are in all.
-        alphabet: the different ones, sorted.
         sources: name, bytes and SHA-256 of every file.
     """
 
     characters: int
-    alphabet: tuple[str, ...]
     sources: tuple[dict[str, str | int], ...]
 
 
@@ -70,16 +66,12 @@ def pieces_of(path: Path, size: int = PIECE) -> Iterator[str]:
 def survey(files: Iterable[Path]) -> Survey:
     """Read all files once; see `Survey`."""
     characters, sources = 0, []
-    seen = np.zeros(0x110000, dtype=bool)
     for file in files:
-        for piece in pieces_of(file):
-            characters += len(piece)
-            seen[np.frombuffer(piece.encode("utf-32-le"), dtype=np.uint32)] = True
+        characters += sum(len(piece) for piece in pieces_of(file))
         sources.append(_source(file))
     if not characters:
         raise DataError("the text is empty; name files with text in them")
-    alphabet = tuple(chr(code) for code in np.flatnonzero(seen))
-    return Survey(characters, alphabet, tuple(sources))
+    return Survey(characters, tuple(sources))
 
 
 def _last_cut(text: str, size: int) -> int:
