@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/reproduce/long_generation.py --out tools/reproduce/results
 
-Writes long_generation.md: resident memory, size of the state and processor time after so many tokens. The
-weights are random: memory and time do not depend on them.
+Writes long_generation.md: resident memory, size of the state and processor time after so many
+tokens. The weights are random: memory and time do not depend on them.
 """
 
 from __future__ import annotations

@@ -107,3 +107,16 @@ def test_where_recording_fails_steps_are_plain_after_one_warning(make_model):
 def test_on_the_cpu_steps_are_the_models(make_model):
     model = make_model()
     assert decode_step(model) == model.step
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "s4d"])
+def test_a_cuda_graph_gives_what_plain_steps_give(make_model, mixer, monkeypatch):
+    model = make_model(mixer=mixer, mixer_options=OPTIONS.get(mixer, {})).cuda()
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or replay(graph)
+    )
+    assert tokens(model, decode_step(model), 40) == tokens(model, model.step, 40)
+    assert len(replays) == 39 - 8

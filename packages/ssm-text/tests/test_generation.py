@@ -178,7 +178,7 @@ def test_fewer_ids_than_the_model_has(make_model):
         Texts(model, 1, vocab_size=8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     pieces=st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), max_size=3),
@@ -320,6 +320,8 @@ def test_memory_stays_flat(make_model, mixer):
         ([torch.tensor([1]), torch.tensor([-1])], r"text 1: ids from -1 to -1, expected 0 to 6"),
         (torch.tensor([[1.0]]), r"text 0: .*torch.float32, expected \(l,\) and torch.int64"),
         ([torch.tensor([[1]])], r"text 0: ids have shape \(1, 1\)"),
+        ([[1, 2]], "text 0 is a list, expected a tensor of ids"),
+        (torch.tensor(1), r"ids have shape \(\), expected \(b, l\)"),
         (torch.tensor([1, 2]), r"ids have shape \(2,\), expected \(b, l\), or a list of \(l,\)"),
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -27,7 +28,9 @@ Capture: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
 def decode_step(model: CausalLM) -> DecodeStep:
     """The fastest way to do `model.step` on the model's device."""
     device = next(model.parameters()).device
-    return BufferedStep(model, cuda_graph) if device.type == "cuda" else model.step
+    if device.type != "cuda":
+        return model.step
+    return BufferedStep(model, partial(cuda_graph, device))
 
 
 class BufferedStep:
@@ -97,22 +100,28 @@ class BufferedStep:
             buffer.copy_(leaf)
 
 
-def cuda_graph(run: Callable[[], None]) -> Callable[[], object]:
-    """Record `run` in a CUDA graph on the current device; returns what replays it.
+def cuda_graph(device: torch.device, run: Callable[[], None]) -> Callable[[], object]:
+    """Record `run` in a CUDA graph on `device`; returns what replays it.
 
     Raises:
         RuntimeError: something in it cannot be recorded.
     """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries set themselves up in the first runs
-        for _ in range(3):
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up in the first runs
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
 
 
 def _form(state: State) -> list[tuple[torch.Size, torch.dtype]]:

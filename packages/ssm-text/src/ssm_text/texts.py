@@ -47,7 +47,8 @@ class Texts:
         seen: (b, V) bool, which tokens each text has.
         generators: one for each text.
 
-    Memory: one state, V bytes per text, and `context` ids per text.
+    Memory: one state, V bytes per text, and `context` ids per text. Cost: the model on what is
+    read, one step per token pushed; with a context, once in about context / 2 tokens so many anew.
     """
 
     def __init__(
@@ -163,6 +164,8 @@ class Texts:
         if len(prompts) != len(self.lengths):
             raise TokenError(f"{len(prompts)} prompts for a batch of {len(self.lengths)} texts")
         for i, (ids, length) in enumerate(zip(prompts, self.lengths, strict=True)):
+            if not isinstance(ids, Tensor):
+                raise TokenError(f"text {i} is a {type(ids).__name__}, expected a tensor of ids")
             if ids.dim() != 1 or ids.dtype != torch.int64:
                 raise TokenError(
                     f"text {i}: ids have shape {tuple(ids.shape)} and type {ids.dtype}, "
