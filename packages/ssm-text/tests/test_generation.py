@@ -295,20 +295,29 @@ def test_the_common_random_state_is_left_alone(make_model):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "rnn"])
-def test_memory_stays_flat(make_model, mixer):
-    """State and number of tensors after 2000 tokens are those after 100."""
-    model = make_model(dtype=torch.float32, mixer=mixer, n_layers=1)
-    texts = Texts(model, 2)
+def memory_after(model, marks: list[int]) -> list[tuple[int, int]]:
+    """Bytes of the state and number of tensors alive after so many tokens."""
+    texts, found = Texts(model, 2), []
     texts.read(prompts_of(1, 1))
-    measured = []
-    for i, _ in enumerate(stream(texts, Sampling(1.0), Ending(2001))):
-        if i in (100, 2000):
+    for count, _ in enumerate(stream(texts, Sampling(1.0), Ending(max(marks))), 1):
+        if count in marks:
             size = sum(leaf.untyped_storage().nbytes() for leaf in leaves(texts.state))
             gc.collect()
-            tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-            measured.append((size, tensors))
-    assert measured[0] == measured[1]
+            # not isinstance: it would ask objects that warn when looked at
+            alive = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+            found.append((size, alive))
+    return found
+
+
+@pytest.mark.parametrize("mixer", ["mamba", "rnn"])
+def test_memory_stays_flat(make_model, mixer):
+    first, last = memory_after(make_model(n_layers=1, mixer=mixer), [100, 2000])
+    assert first == last
+
+
+def test_attention_shows_that_growth_would_be_seen(make_model):
+    first, last = memory_after(make_model(n_layers=1, mixer="attention"), [10, 30])
+    assert last[0] > 2 * first[0]
 
 
 @pytest.mark.parametrize(
