@@ -97,9 +97,11 @@ def _stream(texts: Texts, sampling: Sampling, ending: Ending) -> Generator[Tenso
     waiting = texts.device.type == "cpu" or bool(len(stops))
     with evaluating(texts.model):
         for _ in range(ending.max_new_tokens):
-            ids = torch.where(active, texts.draw(sampling, active), ending.pad)
+            ids = texts.draw(sampling, active if len(stops) else None)
             if waiting:
                 texts.check()
+            if len(stops):
+                ids = torch.where(active, ids, ending.pad)
             texts.push(ids)
             yield ids
             if len(stops):

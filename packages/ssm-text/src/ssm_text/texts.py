@@ -148,12 +148,14 @@ class Texts:
         """
         check_logits(self._finite)
 
-    @torch.inference_mode()
     def settle(self) -> None:
         """Let the model read the pending tokens, so that state and logits are up to date."""
-        if self.pending is None:
-            return
-        ids, self.pending = self.pending, None
+        if self.pending is not None:
+            ids, self.pending = self.pending, None
+            self._read_one(ids)
+
+    @torch.inference_mode()
+    def _read_one(self, ids: Tensor) -> None:
         self.recent = torch.cat([self.recent[:, 1:], ids.unsqueeze(1)], dim=1)
         if self._windows_move([length - 1 for length in self.lengths]):
             self._read_windows()
