@@ -56,7 +56,7 @@ def test_entry_point():
             },
         ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate", "tokenize"}),
+        ("commands", {"generate", "perplexity", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )
