@@ -28,9 +28,7 @@ def tokens(texts: Texts, count: int, sampling=WARM) -> list[list[int]]:
 @pytest.mark.parametrize("mixer", ["mamba", "mamba2", "s4", "s4d", "s5", "rnn", "attention"])
 @pytest.mark.parametrize("sampling", [Sampling(0), WARM], ids=["greedy", "sampled"])
 def test_a_saved_text_goes_on_identically(make_model, tmp_path, mixer, sampling):
-    model = make_model(
-        mixer=mixer, mixer_options=MIXERS.get(mixer, {}), dtype=torch.float32
-    )
+    model = make_model(mixer=mixer, mixer_options=MIXERS.get(mixer, {}), dtype=torch.float32)
     whole = started(model, sampling)
     expected = tokens(whole, 30, sampling)
     whole.settle()

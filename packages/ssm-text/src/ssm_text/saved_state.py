@@ -129,7 +129,9 @@ def _check_model(path: str | Path, saved: object, present: dict[str, str]) -> No
         if other == value:
             continue
         said = (
-            f"other {key}" if key == "weights" else f"{key} {other!s:.300}, this one has {value:.300}"
+            f"other {key}"
+            if key == "weights"
+            else f"{key} {other!s:.300}, this one has {value:.300}"
         )
         raise CheckpointError(
             f"{path}: the state of another model ({said}); give the model it was saved with"
