@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssm_core.cli import commands
 from ssm_core.train import loop, recorder
 from ssm_core.train.checkpoint import load_state
 from ssm_core.train.run import Run
@@ -30,12 +29,6 @@ K, END, LEVELS = 8, 12, 2  # 6 steps are an epoch: K is in the middle of one
 IMP = ("--prune", "imp", "--prune.sparsity", "0.36", "--prune.levels", "2")
 WORDS = (*IMP, "--prune.rewind_step", f"{K}it", "--trainer.ema_decay", "0.5")
 SCHEDULE = ("--optim.schedule", "cosine", "--optim.warmup_steps", "3")
-
-
-@pytest.fixture(autouse=True)
-def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing the curves of each run takes longer than the run."""
-    monkeypatch.setattr(commands, "print_report", lambda *arguments: None)
 
 
 class Watched:
