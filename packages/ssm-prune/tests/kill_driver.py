@@ -20,6 +20,7 @@ import torch
 import ssm_prune.host
 from ssm_core.cli import main
 from ssm_core.train import checkpoint, loop, recorder
+from ssm_prune import proposals
 from ssm_prune.controller import Controller
 from ssm_prune.masks import MaskStore
 
@@ -95,7 +96,7 @@ def inside_file(when: Callable[[], bool]) -> None:
 
 POINTS: dict[str, Callable[[Callable[[], bool]], None]] = {
     "before the step": lambda when: before(Controller, "before_optimizer_step", when),
-    "before commit": lambda when: before(Controller, "carry_out", when),
+    "before commit": lambda when: before(proposals, "carry_out", when),
     "inside a mask update": inside_update,
     "after commit, before enforcement": lambda when: before(MaskStore, "enforce", when),
     "after enforcement": lambda when: after(MaskStore, "enforce", when),

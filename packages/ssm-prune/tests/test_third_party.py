@@ -1,4 +1,8 @@
-"""A third-party method: its wheel is built and installed by pip, found, used, resumed, missed."""
+"""A third-party method: its wheel is built, installed, found, used, resumed, and missed when gone.
+
+The environment is a fresh virtual one, whose interpreter runs every command. Only what was there
+before (PyTorch, our packages) it finds outside, since installing that takes minutes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import sysconfig
+import venv
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,67 +23,120 @@ from safetensors.torch import load_file
 TEMPLATE = Path(__file__).parents[1] / "examples" / "ssm-prune-template"
 METHOD = ("--prune", "decayed-taylor", "--prune.sparsity", "0.6", "--prune.every", "1it")
 Train = Callable[..., Path]
-SsmTrain = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling is not installed")
+#: imports take most of the time of a command: they happen once, and each command is a fork of that
+#: process, which knows no plugin
+WARM = """
+import json, os, sys
+
+import pytest
+
+import ssm_core.train.fit
+from ssm_core.cli import main
+
+answers = os.fdopen(os.dup(1), "w")
+for line in sys.stdin:
+    program, words, output = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        code = 70
+        try:
+            code = (main if program == "ssm-train" else pytest.main)(words)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(code, file=answers, flush=True)
+os._exit(0)  # tearing PyTorch down takes seconds
+"""
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling is not installed"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="commands are forks of a warm process"),
+]
 
 
-def call(words: Sequence[str], path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, path)),
-        "PYTHONHASHSEED": "random",
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300
-    )
+class Environment:
+    """A virtual environment of its own, in `folder`.
 
+    Args:
+        site: folder of the toy recipe.
+    """
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which pip has installed the wheel of the template."""
-    folder = tmp_path_factory.mktemp("third-party")
-    common = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    source = folder / "source"
-    # a copy: building must not leave files in the checkout
-    shutil.copytree(TEMPLATE, source)
-    wheels = ["wheel", *common, "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-    built = call(["-m", "pip", *wheels])
-    assert built.returncode == 0, built.stderr
-    (wheel,) = folder.glob("*.whl")
-    assert wheel.name == "ssm_prune_template-0.3.0-py3-none-any.whl"
-    site = folder / "site"
-    done = call(["-m", "pip", "install", *common, "--target", str(site), str(wheel)])
-    assert done.returncode == 0, done.stderr
-    return site
+    def __init__(self, folder: Path, site: Path) -> None:
+        self.folder = folder
+        venv.create(folder / "venv", with_pip=False)
+        paths = sysconfig.get_paths(vars={"base": str(folder / "venv")})
+        self.packages = Path(paths["purelib"])
+        self.python = str(Path(paths["scripts"]) / "python")
+        outside = [sysconfig.get_path("purelib"), str(site)]
+        lines = [f"import site; site.addsitedir({place!r})\n" for place in outside]
+        (self.packages / "outside.pth").write_text("".join(lines), encoding="utf-8")
+        own = {"PYTHONHASHSEED": "random", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self.process = subprocess.Popen(
+            [self.python, "-c", WARM],
+            env={**os.environ, **own},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def pip(self, *words: str) -> None:
+        """Run the pip of the tests for this environment."""
+        common = ["--disable-pip-version-check", "--quiet", "--python", self.python]
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", *common, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def run(self, program: str, *words: str) -> tuple[int, str]:
+        """Exit code of a command (`ssm-train` or `pytest`) and what it printed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        output = self.folder / "output"
+        self.process.stdin.write(json.dumps([program, words, str(output)]) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return code, output.read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def ssm_train(toy_site: Path) -> SsmTrain:
-    """`ssm_train(words, *folders)`: the command in a fresh process that sees these folders."""
-
-    def run(words: Sequence[str], *folders: Path) -> subprocess.CompletedProcess[str]:
-        program = "import sys; from ssm_core.cli import main; sys.exit(main())"
-        return call(["-c", program, *words], [toy_site, *folders])
-
-    return run
+def environment(toy_site: Path, tmp_path: Path) -> Iterator[Environment]:
+    """A virtual environment into which pip has installed the wheel of the template."""
+    made = Environment(tmp_path, toy_site)
+    try:
+        source = tmp_path / "source"
+        # a copy: building must not leave files in the checkout
+        shutil.copytree(TEMPLATE, source)
+        alone = ("--no-build-isolation", "--no-deps", "--no-index")
+        made.pip("wheel", *alone, "--wheel-dir", str(tmp_path), str(source))
+        (wheel,) = tmp_path.glob("*.whl")
+        assert wheel.name == "ssm_prune_template-0.3.0-py3-none-any.whl"
+        # with its dependency, which has to be there: pip may look nowhere else
+        made.pip("install", "--no-index", str(wheel))
+        yield made
+    finally:
+        made.process.communicate(timeout=60)
 
 
 def test_the_installed_method_is_found_used_resumed_and_missed(
-    installed: Path,
-    ssm_train: SsmTrain,
-    train: Train,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    environment: Environment, tmp_path: Path
 ) -> None:
-    listed = ssm_train(["list", "pruners"], installed)
-    (line,) = [row for row in listed.stdout.splitlines() if row.startswith("decayed-taylor")]
+    code, listed = environment.run("ssm-train", "list", "pruners")
+    assert code == 0, listed
+    (line,) = [row for row in listed.splitlines() if row.startswith("decayed-taylor")]
     assert "ssm-prune-template 0.3.0" in line
 
-    fit = ["fit", "toy", "--out", str(tmp_path), *METHOD, "--prune.beta", "0.8"]
-    done = ssm_train(fit, installed)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "toy-001"
+    fit = ["fit", "toy", "--out", str(tmp_path / "runs"), *METHOD, "--prune.beta", "0.8"]
+    code, printed = environment.run("ssm-train", *fit)
+    assert code == 0, printed
+    folder = tmp_path / "runs" / "toy-001"
     report = json.loads((folder / "prune_report.json").read_text(encoding="utf-8"))
     assert report["provider"] == "ssm-prune-template 0.3.0"
     weights = load_file(folder / "model.safetensors")
@@ -87,15 +146,25 @@ def test_the_installed_method_is_found_used_resumed_and_missed(
 
     # as if it had been killed after its last checkpoint
     (folder / "status.json").write_text('{"state": "running"}', encoding="utf-8")
+    code, printed = environment.run("ssm-train", *fit, "--resume", "auto")
+    assert code == 0, printed
+    assert f"resuming {folder}" in printed
+
+    test = TEMPLATE / "tests" / "test_method.py"
+    plain = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q", "-c", os.devnull]
+    code, printed = environment.run("pytest", *plain, str(test))
+    assert code == 0, printed
+    assert "1 passed" in printed
+
+    environment.pip("uninstall", "--yes", "ssm-prune-template")
+    (folder / "status.json").write_text('{"state": "running"}', encoding="utf-8")
     before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
-    for words in (fit[4:], []):  # this process has not installed it
-        assert train(*words, "--resume", "auto", out="", code=2) == folder
-        (*_, line) = capsys.readouterr().err.strip().splitlines()
+    for words in (fit, fit[:4]):
+        code, printed = environment.run("ssm-train", *words, "--resume", "auto")
+        assert code == 2, printed
+        (*_, line) = printed.strip().splitlines()
         assert line.startswith("ssm-train: error: unknown pruner 'decayed-taylor'")
     assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
-    resumed = ssm_train([*fit, "--resume", "auto"], installed)
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"resuming {folder}" in resumed.stderr
 
 
 def test_a_plugin_that_raises_on_import_stops_only_who_asks_for_its_method(
@@ -110,11 +179,3 @@ def test_a_plugin_that_raises_on_import_stops_only_who_asks_for_its_method(
     assert "'acme-magic'" in line
     assert "acme-prune 1.2" in line
     assert "no licence" in line
-
-
-def test_the_templates_own_test_passes(installed: Path) -> None:
-    test = TEMPLATE / "tests" / "test_method.py"
-    plain = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q", "-c", os.devnull]
-    done = call(["-m", "pytest", *plain, str(test)], [installed])
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout

@@ -12,9 +12,31 @@ import yaml
 import ssm_text
 from ssm_core import DataInfo, plugin_host
 from ssm_core.cli import main
+from ssm_core.errors import ConfigError
 from ssm_text import plugin
 
-SIZES = {"stdlib-mamba": (98, 245_888), "shakespeare-mamba": (65, 2_644_992)}
+MAMBA = 2_644_992
+SIZES = {
+    "stdlib-mamba": (98, 245_888),
+    "shakespeare-mamba": (65, MAMBA),
+    "shakespeare-transformer": (65, 2_639_872),
+    "shakespeare-mamba2": (65, 2_609_040),
+    "shakespeare-s4d": (65, 2_647_992),
+    "shakespeare-rnn": (65, 2_645_496),
+    "shakespeare-mamba-512": (65, 10_205_184),
+    "shakespeare-mamba-512-nodropout": (65, 10_205_184),
+}
+
+
+@pytest.fixture
+def host_options(capsys):
+    """The options of a recipe, as `ssm-train show` prints them."""
+
+    def options(recipe):
+        assert main(["show", recipe]) == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return options
 
 
 def test_entry_point():
@@ -26,9 +48,15 @@ def test_entry_point():
     ("kind", "names"),
     [
         ("models", {"char-lm", "mamba-lm"}),
-        ("datasets", {"python-stdlib", "shakespeare", "text-file"}),
+        (
+            "datasets",
+            {
+                *("copying", "huggingface-text", "induction-heads", "python-stdlib"),
+                *("selective-copying", "shakespeare", "text-file", "token-file"),
+            },
+        ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate"}),
+        ("commands", {"generate", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )
@@ -47,8 +75,44 @@ def test_recipe_resolves_and_its_model_builds(recipe, capsys):
     spec = plugin_host().get("models", "char-lm")
     fields = {k: v for k, v in options["model"].items() if k != "name"}
     vocab_size, parameters = SIZES[recipe]
-    model = spec.build(spec.config(**fields), DataInfo((128,), vocab_size))
+    info = DataInfo((options["data"]["context"],), vocab_size)
+    model = spec.build(spec.config(**fields), info)
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_compared_recipes_have_equal_parameters_and_the_same_training(host_options):
+    """The Transformer within 1 % of the Mamba, the others within 2 %; all else is alike."""
+    expected = host_options("shakespeare-mamba")
+    for name in ("transformer", "mamba2", "s4d", "rnn"):
+        recipe = f"shakespeare-{name}"
+        options = host_options(recipe)
+        allowed = 0.01 if name == "transformer" else 0.02
+        assert abs(SIZES[recipe][1] / MAMBA - 1) < allowed
+        for section in ("data", "task", "loader", "optim", "trainer"):
+            assert options[section] == expected[section]
+        assert options["model"]["dropout"] == 0.2
+
+
+def test_the_transformer_is_the_one_of_nanogpt(host_options):
+    options = host_options("shakespeare-transformer")
+    spec = plugin_host().get("models", "char-lm")
+    fields = {k: v for k, v in options["model"].items() if k != "name"}
+    model = spec.build(spec.config(**fields), DataInfo((256,), 65))
+    names = [name for name, _ in model.named_parameters()]
+    assert not [name for name in names if "bias" in name]
+    assert model.head.weight is model.embedding.weight
+    assert model.tower.layers[0].mixer.config.dropout == 0.2
+    for name, parameter in model.named_parameters():
+        last = name.endswith(("out_proj.weight", "fc2.weight"))
+        if parameter.ndim == 2:
+            expected = 0.02 / 6**0.5 if last else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.03), name
+
+
+def test_positions_that_the_examples_exceed():
+    spec = plugin_host().get("models", "char-lm")
+    with pytest.raises(ConfigError, match=r"model\.positions is 64 for examples of 128 tokens"):
+        spec.build(spec.config(positions=64), DataInfo((128,), 98))
 
 
 @pytest.mark.parametrize(

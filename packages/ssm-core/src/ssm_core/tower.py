@@ -33,6 +33,7 @@ class TowerConfig:
         dropout: probability of dropping a number of a branch's output in training.
         drop_path: probability of dropping a whole branch of a sequence in training, growing
             linearly from 0 in the first block to this value in the last.
+        bias: biases in the norms and MLPs; mixers have options of their own.
 
     Raises:
         ConfigError: a value out of range.
@@ -44,6 +45,7 @@ class TowerConfig:
     norm: NormName = "rms"
     dropout: float = 0.0
     drop_path: float = 0.0
+    bias: bool = True
 
     def __post_init__(self) -> None:
         positive_int("TowerConfig", "d_model", self.d_model)
@@ -117,10 +119,12 @@ class Tower(BlockStack):
                 config.norm,
                 config.dropout,
                 config.drop_path * i / last,
+                config.bias,
             )
             for i in range(config.n_layers)
         )
-        super().__init__(config.d_model, blocks, make_norm(config.norm, config.d_model))
+        norm_f = make_norm(config.norm, config.d_model, bias=config.bias)
+        super().__init__(config.d_model, blocks, norm_f)
         self.config = config
 
 

@@ -13,37 +13,33 @@ for a batch whose gradients are not finite: the scaler takes no step there, and 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssm_prune.context import PruneContext
-from ssm_prune.errors import ProposalError, PruneError
 from ssm_prune.levels import accept_level, end_level
 from ssm_prune.loader import Method, PrunePlugins
-from ssm_prune.masks import MaskStore
 from ssm_prune.options import PruneOptions
-from ssm_prune.policy import Verdict
-from ssm_prune.pruner import MasksChanged, Materialise, Proposal, Rewind
+from ssm_prune.proposals import act, asked
+from ssm_prune.pruned_model import PrunedModel
+from ssm_prune.pruner import Rewind
 from ssm_prune.reached import check_reached
-from ssm_prune.removal import Removal, remove_units, shrink_optimizer
+from ssm_prune.removal import Removal
 from ssm_prune.rewind import go_back, shuffle
 from ssm_prune.saved import load_saved, method_seed, saved_state
 from ssm_prune.schedules import make_schedule
 from ssm_prune.steps import RunLength
+from ssm_prune.taken_out import take_out
 from ssm_prune.targets import Targets
-from ssm_prune.unit_masks import UnitMasks
 
 
-class Controller:
+class Controller(PrunedModel):
     """One method at work on one model.
 
     Attributes:
-        targets: what may be pruned, with its masks.
-        removals: what was taken out of the model, in order: step, number of units and sizes.
         history: what each mask update did, and what the method noted.
         points: steps after which the method may want the weights back (`Rewind`).
         metrics: results of the last evaluation, for the history of levels.
@@ -63,13 +59,13 @@ class Controller:
             on_removal: called after units were taken out of the model and the optimizer, for what
                 else holds its tensors.
         """
-        self._on_removal = on_removal
+        super().__init__()
+        self.on_removal = on_removal
         self.method = method
         self.options = options
         self.plugins = plugins
         self.history: list[dict[str, Any]] = []
         self.vetoes: list[dict[str, Any]] = []
-        self.removals: list[dict[str, Any]] = []
         self.metrics: dict[str, float] = {}
 
     @torch.no_grad()
@@ -94,37 +90,6 @@ class Controller:
         self.targets.require(self.schedule.sparsity)
         self.points = frozenset(self.pruner.rewind_points(self.ctx))
 
-    @property
-    def verdicts(self) -> dict[str, Verdict]:
-        """Parameter name -> whether single weights of it may be pruned, and why (not)."""
-        return self.targets.verdicts
-
-    @property
-    def store(self) -> MaskStore:
-        """The masks of the parameters."""
-        return self.targets.store
-
-    @property
-    def units(self) -> UnitMasks | None:
-        """The masks of the units; None where single weights are pruned."""
-        return self.targets.units
-
-    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name, parameter) of everything that may have zeros under a mask."""
-        for name, parameter in self.model.named_parameters():
-            if name in self.store.shapes:
-                yield name, parameter
-
-    def prunable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name, parameter) of everything that a method has to score."""
-        if self.units is None:
-            yield from self.parameters()
-            return
-        scored = self.units.scored_parameters()
-        for name, parameter in self.model.named_parameters():
-            if name in scored:
-                yield name, parameter
-
     @torch.no_grad()
     def before_optimizer_step(self, step: int) -> None:
         """Show the method the dense gradients, then zero those of removed weights.
@@ -132,10 +97,15 @@ class Controller:
         Args:
             step: optimizer steps completed, the coming one not counted.
         """
+        self.show_gradients(step)
+        self.zero_gradients()
+
+    @torch.no_grad()
+    def show_gradients(self, step: int) -> None:
+        """Show the method the dense gradients; part of `before_optimizer_step`."""
         self.ctx.step = step
         if not self.removals:
             self.pruner.before_optimizer_step(self.ctx)
-        self.store.zero_gradients(self.parameters())
 
     @torch.no_grad()
     def after_optimizer_step(
@@ -156,12 +126,12 @@ class Controller:
         self.ctx.step = step
         self.ctx.logged = {}
         if not self.removals:
-            self._act(self.asked(self.pruner.after_optimizer_step))
+            act(self, asked(self, self.pruner.after_optimizer_step))
         # nothing masked: nothing to take out, and `check_reached` says so
         ended = step >= self.schedule.end and self.targets.removed > 0
         if self.options.remove and ended and not self.removals:
-            self.materialise()
-        self._enforce(average)
+            take_out(self)
+        self.enforce(average)
         return {**self.ctx.logged, "prune/sparsity": self.achieved}
 
     @torch.no_grad()
@@ -179,10 +149,10 @@ class Controller:
         self.ctx.epoch = epoch
         self.ctx.logged = {}
         if not self.removals:
-            answer = self.asked(self.pruner.on_epoch_end)
-            self._act(answer)
+            answer = asked(self, self.pruner.on_epoch_end)
+            act(self, answer)
             if answer is not None:
-                self._enforce(average)
+                self.enforce(average)
         return self.ctx.logged
 
     @torch.no_grad()
@@ -200,7 +170,7 @@ class Controller:
         self.ctx.step = step
         if self.removals:
             return None
-        rewind: Rewind | None = self.asked(self.pruner.on_steps_done)
+        rewind: Rewind | None = asked(self, self.pruner.on_steps_done)
         end_level(self)
         if rewind is not None:
             accept_level(self, rewind)
@@ -217,77 +187,7 @@ class Controller:
         if rewind.weights == "shuffled":
             shuffle(self.parameters(), self.ctx.rng)
         self.ctx.level += 1
-        self._enforce(None)
-
-    @torch.no_grad()
-    def materialise(self) -> Removal:
-        """Take the masked units out of the model and of the optimizer; the method rests then.
-
-        Raises:
-            PruneError: single weights are pruned.
-        """
-        if self.units is None:
-            raise PruneError(
-                f"method {self.method.spec.name!r} wants masked weights taken out of the model, "
-                "expected whole units: add --prune.units channels (states, heads, blocks)"
-            )
-        before = dict(self.model.named_parameters())
-        left, total = self.targets.total - self.targets.removed, self.targets.total
-        removal = remove_units(self.model, self.units.groups, self.units.keep)
-        shrink_optimizer(self.optimizer, removal, before, dict(self.model.named_parameters()))
-        self.removals.append(
-            {
-                "step": self.ctx.step,
-                "left": left,
-                "of": total,
-                "rounding": self.units.rounding,
-                "asked": self.pruner.promised(self.ctx),
-                "sizes": removal.sizes,
-            }
-        )
-        self.targets = self.ctx.targets = Targets(self.model, self.options, self.plugins.hook)
-        if self._on_removal is not None:
-            self._on_removal(removal)
-        return removal
-
-    def _enforce(self, average: Mapping[str, Tensor] | None) -> None:
-        self.store.enforce(self.parameters(), self.optimizer)
-        self.store.enforce_average(average or {})
-
-    def asked(self, question: Callable[[PruneContext], Any]) -> Any:
-        """The method's answer, that of the first process if there are several.
-
-        What the method does wrong is reported with its name and the step.
-        """
-        self.ctx.notes.clear()
-        try:
-            answer = self.ctx.processes.of_first(question(self.ctx))
-        except ProposalError as error:
-            raise self.named(error) from error
-        for values in self.ctx.notes:
-            self.note(values)
-        return answer
-
-    def _act(self, answer: Proposal | Materialise | None) -> None:
-        proposal = answer.proposal if isinstance(answer, Materialise) else answer
-        done = proposal is None or self.carry_out(proposal)
-        if isinstance(answer, Materialise) and done:
-            self.materialise()
-
-    def named(self, error: ProposalError) -> ProposalError:
-        """The error with the method and the step in front."""
-        return ProposalError(
-            f"pruning method {self.method.spec.name!r} of {self.method.provider}, step "
-            f"{self.ctx.step}: {error}"
-        )
-
-    @property
-    def achieved(self) -> float:
-        """Fraction of the prunable weights, or units, that is removed."""
-        if self.removals:
-            last = self.removals[-1]
-            return 1 - last["left"] / last["of"]
-        return self.targets.removed / max(1, self.targets.total)
+        self.enforce(None)
 
     def check_reached(self, step: int) -> None:
         """At the end of a run: has the sparsity been reached that the method promised?
@@ -309,36 +209,3 @@ class Controller:
             CheckpointError: saved by another method or version, or with other options.
         """
         load_saved(self, state)
-
-    def carry_out(self, proposal: Proposal) -> bool:
-        """Take over new masks; False if a check of a plugin stopped them."""
-        try:
-            self.targets.check(proposal)
-        except ProposalError as error:
-            raise self.named(error) from error
-        asked = self.plugins.hook.ssm_prune_check(proposal=proposal, ctx=self.ctx)
-        problems = self.ctx.processes.of_first(
-            [problem.message for answer in asked for problem in answer]
-        )
-        if problems:
-            self.vetoes.append({"step": self.ctx.step, "problems": problems})
-            return False
-        self.targets.replace(proposal)
-        self.ctx.processes.check_equal(self.store.digest(), f"the masks after step {self.ctx.step}")
-        target = self.ctx.target if proposal.target is None else proposal.target
-        event = MasksChanged(self.ctx.step, target, self.store.total_pruned, self.store.total)
-        self._record(event, {})
-        self.plugins.hook.ssm_prune_masks_changed(event=event)
-        return True
-
-    def note(self, values: Mapping[str, Any]) -> None:
-        """Put values into the history, beside what the masks are now."""
-        promised, store = self.pruner.promised(self.ctx), self.store
-        event = MasksChanged(self.ctx.step, promised, store.total_pruned, store.total)
-        self._record(event, values)
-
-    def _record(self, event: MasksChanged, values: Mapping[str, Any]) -> None:
-        entry = dataclasses.asdict(event)
-        # one number per tensor, in order: names in each entry would fill checkpoints
-        entry["removed"] = [self.store.pruned(name) for name in self.store.shapes]
-        self.history.append({**entry, **values})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssm_prune.errors import NotPrunedError, ProposalError
+from ssm_prune.proposals import carry_out, named, note
 from ssm_prune.pruner import Rewind
 from ssm_prune.reached import blockers
 
@@ -17,7 +18,7 @@ def end_level(controller: Controller) -> None:
     level = controller.ctx.level
     if controller.points and not any(e.get("level") == level for e in controller.history):
         found = {"level": level, "sparsity": controller.achieved}
-        controller.note(found | controller.metrics)
+        note(controller, found | controller.metrics)
 
 
 def accept_level(controller: Controller, rewind: Rewind) -> None:
@@ -29,8 +30,8 @@ def accept_level(controller: Controller, rewind: Rewind) -> None:
     """
     if rewind.step not in controller.points:
         wrong = f"wants to go back to step {rewind.step}, which `rewind_points` did not name"
-        raise controller.named(ProposalError(wrong))
-    if not controller.carry_out(rewind.proposal):
+        raise named(controller, ProposalError(wrong))
+    if not carry_out(controller, rewind.proposal):
         raise NotPrunedError(
             f"pruning method {controller.method.spec.name!r} cannot begin level "
             f"{controller.ctx.level + 1}: {blockers(controller.vetoes)}"
