@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ssm_core.sizes import apply_sizes
 from ssm_text import MambaLM, MambaLMConfig, from_official
 from ssm_text.official import to_official
 from ssm_text.official.config import read_config
+from ssm_text.presets import preset
 
 ORIGINAL = {"d_model": 8, "n_layer": 2, "vocab_size": 11}
 HUGGINGFACE = {"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 16}
@@ -61,6 +63,10 @@ def test_there_and_back(format, options):
         {"mixer": "mamba3", "mixer_options": {"rope_fraction": 1.0}},
         {"mixer": "mamba2", "mixer_options": {"d_ssm": 8, "headdim": 4, "D_has_hdim": True}},
         {"mixer": "mamba2", "mixer_options": {"rmsnorm": False}},
+        {
+            **{"mixer": "mamba2", "attention_layers": (1,)},
+            "attention_options": {"n_heads": 2, "d_conv": 3, "rotary_dim": 2, "qkv_bias": False},
+        },
     ],
 )
 def test_what_transformers_does_not_have(options):
@@ -176,6 +182,35 @@ def test_published_configurations():
     new = old | {"ssm_cfg": {"layer": "Mamba2"}, "pad_vocab_size_multiple": 16, "d_intermediate": 0}
     config = read_config(new | {"attn_layer_idx": [], "attn_cfg": {}, "tie_embeddings": True})
     assert (config.mixer, config.padded(50277)) == ("mamba2", 50288)
+
+
+def test_published_hybrid():
+    config = {"d_model": 2560, "d_intermediate": 0, "n_layer": 64, "vocab_size": 50277}
+    config |= {"ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [9, 18, 27, 36, 45, 56]}
+    attention = {"causal": True, "d_conv": 4, "head_dim": 128, "num_heads": 30}
+    attention |= {"out_proj_bias": False, "qkv_proj_bias": False, "rotary_emb_dim": 64}
+    config |= {"attn_cfg": attention, "pad_vocab_size_multiple": 16, "tie_embeddings": True}
+    expected = preset("mamba2attn-2.7b")
+    read = read_config(config)
+    assert read == replace(expected, mixer_options=read.mixer_options)
+    assert read.mixer_options == {"headdim": 64, "expand": 2}
+    with torch.device("meta"):
+        layer = MambaLM(read).backbone.layers[9].mixer
+    shapes = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+    assert shapes == {
+        "in_proj.weight": (11520, 2560),
+        "conv1d.weight": (11520, 1, 4),
+        "conv1d.bias": (11520,),
+        "out_proj.weight": (2560, 3840),
+    }
+
+
+@pytest.mark.parametrize("other", [{"causal": False}, {"mlp_dim": 256}, {"softmax_scale": 1.0}])
+def test_attention_that_differs(other):
+    attention = {"num_heads": 2, "causal": True} | other
+    config = ORIGINAL | {"attn_layer_idx": [1], "attn_cfg": attention}
+    with pytest.raises(ConfigError, match=f"attn_cfg has {next(iter(other))} ="):
+        from_official(saved(), config)
 
 
 @pytest.mark.parametrize("infinity", [math.inf, {"__float__": "Infinity"}])
