@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_core.errors import ConfigError
-from ssm_text.rotary_attention import RotaryAttention, RotaryAttentionConfig
+from ssm_text.rotary_attention import RotaryAttention
+from ssm_text.rotary_attention_config import RotaryAttentionConfig
 
 
 def make(**options):

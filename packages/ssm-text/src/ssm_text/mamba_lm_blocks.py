@@ -18,7 +18,8 @@ from ssm_core.norm import make_norm
 from ssm_core.shapes import Activations
 from ssm_core.tower import BlockStack
 from ssm_text.mamba_lm_config import MambaLMConfig
-from ssm_text.rotary_attention import RotaryAttention, RotaryAttentionConfig
+from ssm_text.rotary_attention import RotaryAttention
+from ssm_text.rotary_attention_config import RotaryAttentionConfig
 
 MIXERS: dict[str, tuple[type, Callable[[int, Any], SequenceLayer]]] = {
     "mamba": (MambaConfig, Mamba),

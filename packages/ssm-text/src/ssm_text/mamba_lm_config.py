@@ -38,7 +38,7 @@ class MambaLMConfig:
             multiple of this.
         attention_layers: places, from 0, of blocks that mix by attention.
         attention_options: options of those, e.g. {n_heads: 8}; see
-            `ssm_text.rotary_attention.RotaryAttentionConfig`.
+            `ssm_text.rotary_attention_config`.
 
     Raises:
         ConfigError: a value out of range.

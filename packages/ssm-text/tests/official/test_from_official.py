@@ -74,12 +74,12 @@ def test_what_transformers_does_not_have(options):
     again = from_official(*to_official(model, "official"))
     ids = torch.randint(11, (2, 5))
     torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=0)
-    with pytest.raises(ConfigError, match="transformers: "):
+    with pytest.raises(ConfigError, match=r"transformers: "):
         to_official(model, "huggingface")
 
 
 def test_what_the_original_does_not_have():
-    with pytest.raises(ConfigError, match="no norm_eps = 0.1"):
+    with pytest.raises(ConfigError, match=r"no norm_eps = 0\.1"):
         to_official(make(norm_eps=0.1), "official")
     with pytest.raises(ConfigError, match="no learnable_init_states"):
         to_official(make(mixer="mamba2", mixer_options={"learnable_init_states": True}))
@@ -245,5 +245,5 @@ def test_configurations_of_other_models(config, message):
 
 @pytest.mark.parametrize("ssm_cfg", [{"layer": "Mamba4"}, {"d_stat": 8}])
 def test_unknown_words(ssm_cfg):
-    with pytest.raises(UnknownNameError, match="did you mean '(Mamba3|d_state)'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean '(Mamba3|d_state)'"):
         from_official(saved(), ORIGINAL | {"ssm_cfg": ssm_cfg})
