@@ -76,10 +76,12 @@ def test_is_a_pre_norm_stack(mixer, norm):
     mixer=st.sampled_from(MIXERS),
     mlp=st.sampled_from([0, 3]),
     batch=st.integers(1, 3),
+    attention=st.sampled_from([(), (1,), (0, 1)]),
 )
 @torch.no_grad()
-def test_pieces_and_steps_are_the_whole(cuts, mixer, mlp, batch):
-    model = make(mixer=mixer, mlp_hidden=mlp)
+def test_pieces_and_steps_are_the_whole(cuts, mixer, mlp, batch, attention):
+    options = {"n_heads": 2, "d_conv": 3, "rotary_dim": 2}
+    model = make(mixer=mixer, mlp_hidden=mlp, attention_layers=attention, attention_options=options)
     ids = torch.randint(11, (batch, 9))
     whole, end = model(ids, return_state=True)
     state, pieces = model.initial_state(batch), []

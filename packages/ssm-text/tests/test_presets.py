@@ -20,6 +20,10 @@ PARAMETERS = {
     "mamba2-1.3b": 1_343_757_312,
     "mamba2-2.7b": 2_702_599_680,
 }
+#: six of the blocks of mamba2-2.7b mix by attention instead
+_MAMBA2_MIXER = 10576 * 2560 + 5376 * 5 + 3 * 80 + 5120 + 5120 * 2560
+_ATTENTION_MIXER = 11520 * 2560 + 11520 * 5 + 3840 * 2560
+PARAMETERS["mamba2attn-2.7b"] = PARAMETERS["mamba2-2.7b"] + 6 * (_ATTENTION_MIXER - _MAMBA2_MIXER)
 
 
 def test_every_preset_is_counted():

@@ -91,7 +91,7 @@ def test_shards(model, kind, tmp_path):
     write(model, tmp_path, f"{kind}.index.json", save_shards, "huggingface")
     assert_same(model, MambaLM.from_pretrained(tmp_path))
     (tmp_path / f"{stem}-00002-of-00002.{suffix}").unlink()
-    with pytest.raises(CheckpointError, match="has no .*00002-of-00002"):
+    with pytest.raises(CheckpointError, match=r"has no .*00002-of-00002"):
         MambaLM.from_pretrained(tmp_path)
     (tmp_path / f"{kind}.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="has no weight_map"):

@@ -62,6 +62,11 @@ def generate(
         check_fit(model, codec)
         if texts.model is not model or len(texts.lengths) != 1:
             raise ConfigError("texts are of another model or several, expected one of this model")
+        if texts.vocab_size != len(codec):
+            raise ConfigError(
+                f"the text was written in {texts.vocab_size} different tokens, the vocabulary has "
+                f"{len(codec)}; use the one it was begun with"
+            )
     end = codec.end_of_text
     ending = Ending(max_new_tokens, stop_ids=() if end is None else (end,))
     ids = codec.encode(prompt)
@@ -130,6 +135,7 @@ def _pieces(
     with closing(stream(texts, sampling, ending)) as tokens:
         for chosen in tokens:
             id = int(chosen)
+            texts.check()  # the device was waited for already
             if id in ending.stop_ids:
                 break
             if piece := stops.push(decoder.push(id)):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ssm_core.sizes import apply_sizes
 from ssm_text import MambaLM, MambaLMConfig, from_official
 from ssm_text.official import to_official
 from ssm_text.official.config import read_config
+from ssm_text.presets import preset
 
 ORIGINAL = {"d_model": 8, "n_layer": 2, "vocab_size": 11}
 HUGGINGFACE = {"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 16}
@@ -61,6 +63,10 @@ def test_there_and_back(format, options):
         {"mixer": "mamba3", "mixer_options": {"rope_fraction": 1.0}},
         {"mixer": "mamba2", "mixer_options": {"d_ssm": 8, "headdim": 4, "D_has_hdim": True}},
         {"mixer": "mamba2", "mixer_options": {"rmsnorm": False}},
+        {
+            **{"mixer": "mamba2", "attention_layers": (1,)},
+            "attention_options": {"n_heads": 2, "d_conv": 3, "rotary_dim": 2, "qkv_bias": False},
+        },
     ],
 )
 def test_what_transformers_does_not_have(options):
@@ -68,12 +74,12 @@ def test_what_transformers_does_not_have(options):
     again = from_official(*to_official(model, "official"))
     ids = torch.randint(11, (2, 5))
     torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=0)
-    with pytest.raises(ConfigError, match="transformers: "):
+    with pytest.raises(ConfigError, match=r"transformers: "):
         to_official(model, "huggingface")
 
 
 def test_what_the_original_does_not_have():
-    with pytest.raises(ConfigError, match="no norm_eps = 0.1"):
+    with pytest.raises(ConfigError, match=r"no norm_eps = 0\.1"):
         to_official(make(norm_eps=0.1), "official")
     with pytest.raises(ConfigError, match="no learnable_init_states"):
         to_official(make(mixer="mamba2", mixer_options={"learnable_init_states": True}))
@@ -178,6 +184,35 @@ def test_published_configurations():
     assert (config.mixer, config.padded(50277)) == ("mamba2", 50288)
 
 
+def test_published_hybrid():
+    config = {"d_model": 2560, "d_intermediate": 0, "n_layer": 64, "vocab_size": 50277}
+    config |= {"ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [9, 18, 27, 36, 45, 56]}
+    attention = {"causal": True, "d_conv": 4, "head_dim": 128, "num_heads": 30}
+    attention |= {"out_proj_bias": False, "qkv_proj_bias": False, "rotary_emb_dim": 64}
+    config |= {"attn_cfg": attention, "pad_vocab_size_multiple": 16, "tie_embeddings": True}
+    expected = preset("mamba2attn-2.7b")
+    read = read_config(config)
+    assert read == replace(expected, mixer_options=read.mixer_options)
+    assert read.mixer_options == {"headdim": 64, "expand": 2}
+    with torch.device("meta"):
+        layer = MambaLM(read).backbone.layers[9].mixer
+    shapes = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+    assert shapes == {
+        "in_proj.weight": (11520, 2560),
+        "conv1d.weight": (11520, 1, 4),
+        "conv1d.bias": (11520,),
+        "out_proj.weight": (2560, 3840),
+    }
+
+
+@pytest.mark.parametrize("other", [{"causal": False}, {"mlp_dim": 256}, {"softmax_scale": 1.0}])
+def test_attention_that_differs(other):
+    attention = {"num_heads": 2, "causal": True} | other
+    config = ORIGINAL | {"attn_layer_idx": [1], "attn_cfg": attention}
+    with pytest.raises(ConfigError, match=f"attn_cfg has {next(iter(other))} ="):
+        from_official(saved(), config)
+
+
 @pytest.mark.parametrize("infinity", [math.inf, {"__float__": "Infinity"}])
 def test_infinite_numbers(infinity):
     config = {"model_type": "mamba2", "hidden_size": 64, "num_heads": 2, "num_hidden_layers": 1}
@@ -210,5 +245,5 @@ def test_configurations_of_other_models(config, message):
 
 @pytest.mark.parametrize("ssm_cfg", [{"layer": "Mamba4"}, {"d_stat": 8}])
 def test_unknown_words(ssm_cfg):
-    with pytest.raises(UnknownNameError, match="did you mean '(Mamba3|d_state)'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean '(Mamba3|d_state)'"):
         from_official(saved(), ORIGINAL | {"ssm_cfg": ssm_cfg})
