@@ -58,12 +58,12 @@ def test_entry_point():
         (
             "datasets",
             {
-                *("huggingface-text", "python-stdlib", "shakespeare", "text-file", "token-file"),
-                *("copying", "selective-copying", "induction-heads"),
+                *("copying", "huggingface-text", "induction-heads", "python-stdlib"),
+                *("selective-copying", "shakespeare", "text-file", "token-file"),
             },
         ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate", "tokenize"}),
+        ("commands", {"generate", "perplexity", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )

@@ -18,6 +18,8 @@ from ssm_core.norm import make_norm
 from ssm_core.shapes import Activations
 from ssm_core.tower import BlockStack
 from ssm_text.mamba_lm_config import MambaLMConfig
+from ssm_text.rotary_attention import RotaryAttention
+from ssm_text.rotary_attention_config import RotaryAttentionConfig
 
 MIXERS: dict[str, tuple[type, Callable[[int, Any], SequenceLayer]]] = {
     "mamba": (MambaConfig, Mamba),
@@ -87,9 +89,20 @@ def mixer_config(config: MambaLMConfig) -> Any:
     return make_config(MIXERS[name][0], options, f"model.mixer_options ({name})")
 
 
+def attention_config(config: MambaLMConfig) -> RotaryAttentionConfig:
+    """The configuration of the attention layers.
+
+    Raises:
+        ConfigError: options that they do not have or refuse.
+    """
+    return make_config(RotaryAttentionConfig, config.attention_options, "model.attention_options")
+
+
 def _mixers(config: MambaLMConfig) -> Iterator[SequenceLayer]:
-    if config.attention_layers:
-        raise ConfigError("model: attention_layers are not supported, expected none")
     options, layer = mixer_config(config), MIXERS[config.mixer][1]
-    for _ in range(config.n_layers):
-        yield layer(config.d_model, options)
+    attention = attention_config(config) if config.attention_layers else None
+    for i in range(config.n_layers):
+        if attention is not None and i in config.attention_layers:
+            yield RotaryAttention(config.d_model, attention)
+        else:
+            yield layer(config.d_model, options)

@@ -37,7 +37,8 @@ class MambaLMConfig:
         pad_vocab_size_multiple: embedding and head have so many rows more that their number is a
             multiple of this.
         attention_layers: places, from 0, of blocks that mix by attention.
-        attention_options: options of those, e.g. {n_heads: 8}; see `RotaryAttentionConfig`.
+        attention_options: options of those, e.g. {n_heads: 8}; see
+            `ssm_text.rotary_attention_config`.
 
     Raises:
         ConfigError: a value out of range.

@@ -18,7 +18,7 @@ from ssm_core import (
 )
 from ssm_core.errors import ConfigError
 from ssm_core.specs import NoOptions
-from ssm_text import command, tokenize_command
+from ssm_text import command, perplexity_command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
@@ -141,9 +141,15 @@ def ssm_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="generate",
-            summary="continue a prompt with a trained character model",
+            summary="continue a prompt with a trained or a published language model",
             configure=command.configure,
             run=command.run,
+        ),
+        CommandSpec(
+            name="perplexity",
+            summary="how well a language model predicts a text: perplexity, bits per byte",
+            configure=perplexity_command.configure,
+            run=perplexity_command.run,
         ),
         CommandSpec(
             name="tokenize",

@@ -1,4 +1,4 @@
-"""The published Mamba and Mamba-2 language models by name.
+"""The published Mamba and Mamba-2 language models by name, and the hybrid with attention.
 
 Sources: Gu & Dao 2023, arXiv:2312.00752, Table 12 and section E.2; Dao & Gu 2024,
 arXiv:2405.21060, Table 9; the configuration files of the published models.
@@ -6,6 +6,7 @@ arXiv:2405.21060, Table 9; the configuration files of the published models.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from ssm_core.errors import UnknownNameError
@@ -44,9 +45,18 @@ PRESETS: dict[str, MambaLMConfig] = {
     for name, size in _MAMBA2.items()
 }
 
+PRESETS["mamba2attn-2.7b"] = replace(
+    PRESETS["mamba2-2.7b"],
+    attention_layers=(9, 18, 27, 36, 45, 56),
+    attention_options={
+        **{"n_heads": 30, "headdim": 128, "d_conv": 4, "rotary_dim": 64},
+        **{"qkv_bias": False, "out_bias": False},
+    },
+)
+
 
 def preset(name: str) -> MambaLMConfig:
-    """The options of a published model, "mamba-130m" to "mamba-2.8b", "mamba2-130m" to "-2.7b".
+    """The options of a published model, e.g. "mamba-130m"; see `PRESETS`.
 
     Raises:
         UnknownNameError: no such preset; names the nearest.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ssm_core.errors import CheckpointError
 from ssm_core.official.tensors import Tensors
+from ssm_text.columns import store_by_columns
 from ssm_text.mamba_lm import MambaLM
 from ssm_text.official import build, to_official
 from ssm_text.official.config import Format
@@ -53,7 +54,9 @@ def load(
             or the tensors do not fit the configuration: one line with all of them.
         ConfigError: a configuration that this model cannot have.
 
-    Cost: reading the files; weights that stay as they are on the CPU are read when first used.
+    On a CPU large float32 matrices are stored by columns, see `ssm_text.columns`.
+
+    Cost: reading the files; each tensor is twice in memory for a moment only.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
@@ -62,7 +65,7 @@ def load(
         folder = fetch(str(source), revision)
     config = _read_json(_existing(folder, (CONFIG,)))
     tensors = read_weights(folder)
-    return build(tensors, config, Placement(dtype, device))
+    return store_by_columns(build(tensors, config, Placement(dtype, device)))
 
 
 def save(model: MambaLM, folder: Path, format: Format = "official") -> None:

@@ -39,6 +39,11 @@ def _number(value: Any) -> Any:
     """A value whose infinite numbers may be written as {"__float__": "Infinity"}."""
     if isinstance(value, Mapping):
         if set(value) == {"__float__"}:
-            return float(value["__float__"])
+            try:
+                return float(value["__float__"])
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"config has {value['__float__']!r}, expected a number such as 'Infinity'"
+                ) from None
         return {name: _number(part) for name, part in value.items()}
     return [_number(part) for part in value] if isinstance(value, list | tuple) else value

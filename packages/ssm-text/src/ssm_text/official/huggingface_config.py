@@ -102,6 +102,7 @@ def write(model: MambaLM) -> dict[str, Any]:
     unknown = [name for name in options if name not in names.values()]
     unknown += [f"norm = {config.norm}"] if config.norm != "rms" else []
     unknown += [f"mlp_hidden = {config.mlp_hidden}"] if config.mlp_hidden else []
+    unknown += ["attention_layers"] if config.attention_layers else []
     values = {name: getattr(mixer, field) for name, field in names.items()}
     if config.mixer == "mamba2":
         if mixer.norm_eps != config.norm_eps:

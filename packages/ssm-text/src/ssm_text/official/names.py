@@ -18,7 +18,8 @@ def in_our_names(tensors: Tensors) -> Tensors:
     """Rename the tensors of either format, of a wrapped model, or of one without "backbone."."""
     for wrapper in _WRAPPERS:
         if tensors and all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+            inside = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+            return in_our_names(inside)  # wrappers may be wrapped
     return {_ours(name): value for name, value in tensors.items()}
 
 

@@ -47,8 +47,14 @@ def mixer_options(
 
 
 def with_whole_expand(options: Mapping[str, Any], d_model: int) -> dict[str, Any]:
-    """The options with a broken number `expand` replaced by the width it makes."""
+    """The options with an `expand` that is not whole replaced by the width it makes.
+
+    Raises:
+        ConfigError: it is no number.
+    """
     expand = options.get("expand", 2)
+    if not isinstance(expand, int | float):
+        raise ConfigError(f"config: expand is {expand!r}, expected a number")
     if expand == int(expand):
         return {**options, "expand": int(expand)}
     return {k: v for k, v in options.items() if k != "expand"} | {"d_inner": int(expand * d_model)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ssm_core.errors import ConfigError, UnknownNameError
 from ssm_text.mamba_lm import MambaLM
-from ssm_text.mamba_lm_blocks import mixer_config
+from ssm_text.mamba_lm_blocks import attention_config, mixer_config
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.official.options import (
     changed_options,
@@ -43,6 +43,19 @@ _IGNORED = (
 )
 #: what the original takes where ours goes by the width
 _DEFAULTS = {"mamba2": {"headdim": 64}, "mamba3": {"headdim": 64}}
+_ATTENTION = {
+    "num_heads": "n_heads",
+    "num_heads_kv": "n_heads_kv",
+    "head_dim": "headdim",
+    "d_conv": "d_conv",
+    "rotary_emb_dim": "rotary_dim",
+    "rotary_emb_base": "rotary_base",
+    "rotary_emb_interleaved": "rotary_interleaved",
+    "qkv_proj_bias": "qkv_bias",
+    "out_proj_bias": "out_bias",
+}
+#: what the original can have beside, and how our layer is
+_FIXED_ATTENTION = {"causal": True, "mlp_dim": 0, "softmax_scale": None}
 _NAMES = {
     "vocab_size": "vocab_size",
     "d_intermediate": "mlp_hidden",
@@ -70,6 +83,8 @@ def read(config: Mapping[str, Any]) -> MambaLMConfig:
         mixer_options=with_whole_expand(_DEFAULTS.get(mixer, {}) | options, config["d_model"]),
         norm="rms" if config.get("rms_norm", True) else "layer",
         norm_eps=NORM_EPS,
+        attention_layers=tuple(config.get("attn_layer_idx") or ()),
+        attention_options=_read_attention(config),
         **renamed(config, _NAMES),
     )
 
@@ -98,11 +113,32 @@ def write(model: MambaLM) -> dict[str, Any]:
         "n_layer": config.n_layers,
         "vocab_size": model.vocab_size,
         "ssm_cfg": {"layer": layer, **options},
-        "attn_layer_idx": [],
-        "attn_cfg": {},
+        "attn_layer_idx": list(config.attention_layers),
+        "attn_cfg": _write_attention(config),
         "rms_norm": config.norm == "rms",
         "residual_in_fp32": config.residual_in_fp32,
         "fused_add_norm": True,
         "pad_vocab_size_multiple": config.pad_vocab_size_multiple,
         "tie_embeddings": config.tie_embeddings,
     }
+
+
+def _read_attention(config: Mapping[str, Any]) -> dict[str, Any]:
+    if not config.get("attn_layer_idx"):
+        return {}
+    given = {"causal": False} | dict(config.get("attn_cfg") or {})
+    names = [*_ATTENTION, *_FIXED_ATTENTION]
+    options = mixer_options(f"{OWNER} attn_cfg", given, names, _IGNORED)
+    for name, value in _FIXED_ATTENTION.items():
+        if options.get(name, value) != value:
+            raise ConfigError(
+                f"{OWNER}: attn_cfg has {name} = {options[name]!r}, expected {value!r}"
+            )
+    return renamed(options, _ATTENTION)
+
+
+def _write_attention(config: MambaLMConfig) -> dict[str, Any]:
+    if not config.attention_layers:
+        return {}
+    options = attention_config(config)
+    return {"causal": True} | {name: getattr(options, own) for name, own in _ATTENTION.items()}
