@@ -55,9 +55,8 @@ def draw_curves(runs: Sequence[RunFacts], path: Path) -> Picture | None:
     figure.savefig(path, dpi=160)
     shown = ", ".join(names)
     text = (
-        f"{shown} against optimizer steps, one line per run. The thin dotted lines beside eval/loss "
-        "are train/loss: a gap that opens is overfitting. Losses that fall far have a logarithmic "
-        "axis."
+        f"{shown} against optimizer steps, one line per run. Dotted lines beside eval/loss are "
+        "train/loss: a gap that opens is overfitting. Losses that fall far have a logarithmic axis."
     )
     return Picture(path, None, "Training curves", text)
 
