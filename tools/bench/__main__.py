@@ -15,6 +15,7 @@ from . import (
     accuracy,
     conv,
     decode,
+    language,
     latency,
     limits,
     mamba2,
@@ -52,6 +53,7 @@ PARTS: dict[str, Callable[[Report, Options], None]] = {
     "ss2d": ss2d.run,
     "latency": latency.run,
     "decode": decode.run,
+    "language": language.run,
 }
 
 

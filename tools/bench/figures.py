@@ -134,3 +134,15 @@ def error(what: str, slow_poles: bool) -> Finder:
         )
 
     return find
+
+
+def text_step(contexts: tuple[int, ...]) -> Finder:
+    """Our step divided by that of the Transformer of the same recipe, at these contexts."""
+    cases = tuple(f" x {context} characters" for context in contexts)
+
+    def find(rows: list[Row]) -> Figure | None:
+        found = ran(rows, "language", what="step", subject="shakespeare-transformer")
+        ratios = [(1 / row["ratio"], row["case"]) for row in found if row["case"].endswith(cases)]
+        return worst(ratios, at_most=True)
+
+    return find

@@ -10,9 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import decode, s4, s5
+from . import decode, language, s4, s5
 from .compare import PASSES
-from .figures import Finder, Row, error, largest, latency, least_ratio, of_limit, rate, ratio, step
+from .figures import (
+    Finder,
+    Row,
+    error,
+    largest,
+    latency,
+    least_ratio,
+    of_limit,
+    rate,
+    ratio,
+    step,
+    text_step,
+)
 from .peers import SCAN_PEERS
 
 
@@ -87,8 +99,16 @@ SEQUENCE_LAYERS = [
     ),
     Target("overhead of a step, us", 150, 150, largest("decode", decode.OVERHEAD, 1e6)),
 ]
+LANGUAGE = [
+    Target("character step / Transformer's", 0.95, 0.8, text_step(language.CONTEXTS[:1]), 2.0),
+    Target("the same, context 1024 and more", 0.7, 0.7, text_step(language.CONTEXTS[1:]), 2.0),
+    *(
+        Target(f"{what} vs transformers", must, None, least_ratio("language", what, THEIRS, ""), 2)
+        for what, must in ((language.DECODE, 5), (language.PREFILL, 10))
+    ),
+]
 
-ALL = (*RATES, *RATIOS, *ERRORS, *SEQUENCE_LAYERS)
+ALL = (*RATES, *RATIOS, *ERRORS, *SEQUENCE_LAYERS, *LANGUAGE)
 
 
 def show(rows: list[Row], targets: Sequence[Target] = ALL) -> list[str]:

@@ -86,6 +86,24 @@ def test_dropout_and_drop_path_act_on_branches_in_training_only() -> None:
     assert torch.equal(noisy(x), noisy(x))
 
 
+def test_biases_can_be_left_out() -> None:
+    block = Block(8, Mamba(8), mlp_hidden=12, norm="layer", bias=False)
+    names = [name for name, _ in block.named_parameters() if not name.startswith("mixer.")]
+    assert names == ["norm.weight", "norm2.weight", "mlp.fc1.weight", "mlp.fc2.weight"]
+    same = Block(8, Mamba(8), mlp_hidden=12, norm="layer")  # whose biases are zero
+    for part in (same.norm, same.norm2, same.mlp.fc1, same.mlp.fc2):
+        torch.nn.init.zeros_(part.bias)
+    same.load_state_dict(block.state_dict(), strict=False)
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(block(x), same(x))
+    assert list(dict(block.mlp.resized({"hidden": 3}).named_parameters())) == [
+        "fc1.weight",
+        "fc2.weight",
+    ]
+    smaller = LayerNorm(5, width=12, bias=False)
+    torch.testing.assert_close(smaller(x[..., :5]), LayerNorm(5, width=12)(x[..., :5]))
+
+
 def test_mlp_number_of_parameters() -> None:
     assert sum(p.numel() for p in MLP(8, 12).parameters()) == 2 * 8 * 12 + 12 + 8
 

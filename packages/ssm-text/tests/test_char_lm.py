@@ -114,6 +114,53 @@ def test_dropout_only_in_training():
     assert torch.equal(model(ids), model(ids))
 
 
+def test_training_attention_is_fused(monkeypatch):
+    """No mask over all pairs of steps: PyTorch then picks its fused kernel."""
+    from torch.nn import functional
+
+    calls, original = [], functional.scaled_dot_product_attention
+
+    def recorded(*tensors, **options):
+        calls.append(options)
+        return original(*tensors, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", recorded)
+    options = {"n_heads": 2, "dropout": 0.25}
+    config = CharLMConfig(d_model=8, mixer="attention", mixer_options=options, positions=9)
+    model = CharLM(7, config)
+    model(random_ids(2, 9))
+    model.eval()
+    model(random_ids(2, 9))
+    wanted = [{"attn_mask": None, "dropout_p": p, "is_causal": True} for p in (0.25, 0.25, 0, 0)]
+    assert calls == wanted
+
+
+def test_dropout_is_where_nanogpt_has_it():
+    """The sum of both embeddings, the attention weights, and the end of every branch."""
+    options = {"n_heads": 2, "dropout": 0.3}
+    config = CharLMConfig(
+        d_model=8, n_layers=3, mixer="attention", mixer_options=options, mlp_hidden=12,
+        positions=9, dropout=0.3,
+    )  # fmt: skip
+    model, seen = CharLM(7, config), []
+    for name, part in model.named_modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.register_forward_hook(lambda *_, name=name: seen.append(name))
+    model(random_ids(2, 9))
+    branches = [f"tower.layers.{i}.drop.0" for i in range(3) for _ in ("mixer", "mlp")]
+    assert seen == ["drop", *branches]
+    assert all(block.mixer.config.dropout == 0.3 for block in model.tower.layers)
+
+
+def test_norms_without_biases(make_model):
+    model = make_model(mixer="rnn", mlp_hidden=5, norm="layer", bias=False)
+    names = {name for name, _ in model.named_parameters() if "bias" in name}
+    assert {name.split(".")[-2] for name in names} == {"rnn"}
+    x = torch.randn(2, 3, 8, dtype=torch.float64)
+    expected = torch.nn.functional.layer_norm(x, (8,), model.tower.norm_f.weight)
+    torch.testing.assert_close(model.tower.norm_f(x), expected)
+
+
 def test_bidirectional_mixer_is_refused():
     with pytest.raises(ConfigError, match=r"model\.mixer is 'bimamba'.* causal one"):
         CharLM(7, CharLMConfig(d_model=8, mixer="bimamba"))
@@ -138,12 +185,18 @@ def test_unknown_mixer_and_option_are_named():
         ({"d_model": 0}, r"model\.d_model is 0, expected 1 or more"),
         ({"n_layers": 0}, r"model\.n_layers is 0, expected 1 or more"),
         ({"mlp_hidden": -1}, r"model\.mlp_hidden is -1, expected 0 or more"),
+        ({"positions": -1}, r"model\.positions is -1, expected 0 or more"),
         ({"dropout": 1.0}, r"model\.dropout is 1\.0, expected a number in \[0, 1\)"),
     ],
 )
 def test_config_refuses(options, message):
     with pytest.raises(ConfigError, match=message):
         CharLMConfig(**options)
+
+
+def test_initial_values_of_a_gpt_are_for_attention():
+    with pytest.raises(ConfigError, match=r"model\.init is 'gpt' with model\.mixer 'mamba'"):
+        CharLM(7, CharLMConfig(d_model=8, init="gpt"))
 
 
 def test_empty_vocabulary_is_refused():

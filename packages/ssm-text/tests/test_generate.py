@@ -7,7 +7,9 @@ from ssm_core.errors import ConfigError
 from ssm_text import Sampling, Vocabulary, generate
 from ssm_text import generate as generate_function
 from ssm_text.errors import GenerationError, TokenError
-from ssm_text.generate import PREFILL_STEPS, prefill
+from ssm_text.generate import new_texts
+from ssm_text.saved_state import load_state, save_state
+from ssm_text.texts import Texts
 
 GREEDY = Sampling(temperature=0)
 
@@ -32,14 +34,13 @@ def test_greedy_equals_the_whole_text_recomputed_each_step(make_model, vocabular
 
 
 def test_sampling_equals_the_whole_text_recomputed_each_step(make_model, vocabulary):
-    from ssm_text.sampling import draw
+    from ssm_text.sampling import draw, generators
 
     model, sampling = make_model(), Sampling(temperature=1.5, top_k=4, seed=5)
-    generator = torch.Generator().manual_seed(5)
+    own = generators(sampling, 1)
     ids = vocabulary.encode("bed")
     for _ in range(20):
-        chosen = draw(model(ids.unsqueeze(0))[0, -1], sampling, generator)
-        ids = torch.cat([ids, torch.tensor([chosen])])
+        ids = torch.cat([ids, draw(model(ids.unsqueeze(0))[:, -1], sampling, own)])
     assert text(model, vocabulary, "bed", 20, sampling) == vocabulary.decode(ids[3:])
 
 
@@ -59,32 +60,6 @@ def test_the_common_random_state_is_left_alone(make_model, vocabulary):
     torch.manual_seed(3)
     text(model, vocabulary, "a", 5, Sampling(1.0))
     assert torch.equal(torch.rand(3), expected)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("mixer", ["mamba", "rnn"])
-def test_state_does_not_grow(make_model, vocabulary, mixer):
-    model = make_model(mixer=mixer)
-
-    def size(state) -> int:
-        return sum(t.untyped_storage().nbytes() for layer in state for t in layer)
-
-    _, state = prefill(model, vocabulary.encode("a"))
-    small = size(state)
-    _, state = prefill(model, vocabulary.encode("ab" * PREFILL_STEPS))
-    assert size(state) == small
-    for _ in range(50):
-        _, state = model.step(torch.tensor([1]), state)
-    assert size(state) == small
-
-
-def test_long_prompt_is_read_in_chunks(make_model, vocabulary):
-    model = make_model()
-    ids = vocabulary.encode(("abcdef\n" * PREFILL_STEPS)[: PREFILL_STEPS + 3])
-    logits, _ = prefill(model, ids)
-    with torch.no_grad():
-        expected = model(ids.unsqueeze(0))[0, -1]
-    torch.testing.assert_close(logits, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_characters_stream_one_by_one(make_model, vocabulary):
@@ -152,6 +127,138 @@ def test_errors_come_at_the_call(make_model, vocabulary):
         generate(model, vocabulary, "a", -1)
     with pytest.raises(ConfigError, match=r"vocabulary has 2 characters, the model 7"):
         generate(model, Vocabulary("ab"), "a")
+    with pytest.raises(ConfigError, match=r"vocabulary has 8 tokens, the model 7"):
+        generate(model, Syllables(), "ab")
+    with pytest.raises(ConfigError, match="stop has an empty string"):
+        generate(model, vocabulary, "a", stop=["b", ""])
+    with pytest.raises(ConfigError, match="stop is the string 'ab'"):
+        generate(model, vocabulary, "a", stop="ab")
+
+
+class Syllables:
+    """A codec whose tokens are pieces of text; id 7 ends a text, 1 and 2 are half a character."""
+
+    end_of_text = 7
+    pieces = ("ab", "", "é", "\n", "b\n", "\n\n", " ", "")
+
+    def __len__(self):
+        return len(self.pieces)
+
+    def encode(self, text):
+        assert text in ("", " ", "ab")
+        return torch.tensor([self.pieces.index(text)] if text else [], dtype=torch.int64)
+
+    def decode(self, ids):
+        stream = self.stream()
+        return "".join(stream.push(int(id)) for id in ids) + stream.finish()
+
+    def stream(self):
+        return SyllableStream()
+
+
+class SyllableStream:
+    half = False
+
+    def push(self, id):
+        before, self.half = self.half, id == 1
+        if id == 2:
+            return "é" if before else "?"
+        return ("?" if before else "") + Syllables.pieces[id]
+
+    def finish(self):
+        return "?" if self.half else ""
+
+
+def choosing(model, monkeypatch, ids):
+    """Make a model choose these ids one after the other."""
+    script = iter(ids)
+
+    def logits(hidden):
+        return torch.eye(model.vocab_size)[next(script)].expand(len(hidden), -1)
+
+    monkeypatch.setattr(model, "logits", logits)
+
+
+def test_tokens_become_text_when_their_characters_are_complete(make_model, monkeypatch):
+    model = make_model(vocab_size=9)  # a row more than there are tokens
+    choosing(model, monkeypatch, [1, 2, 0, 1, 3])
+    assert list(generate(model, Syllables(), "ab", 5, GREEDY)) == ["é", "ab", "?\n"]
+    choosing(model, monkeypatch, [0, 1])
+    assert list(generate(model, Syllables(), "ab", 2, GREEDY)) == ["ab", "?"]
+
+
+def test_the_end_of_a_text_ends_it(make_model, monkeypatch):
+    model = make_model(vocab_size=8)
+    choosing(model, monkeypatch, [0, 6, 7, 0, 0])
+    assert list(generate(model, Syllables(), "ab", 5, GREEDY)) == ["ab", " "]
+
+
+def test_a_character_that_was_cut_in_two_is_completed(make_model, monkeypatch):
+    model = make_model(vocab_size=8)
+    texts = new_texts(model, Syllables())
+    choosing(model, monkeypatch, [1])
+    assert text(model, Syllables(), "ab", 1, GREEDY, texts=texts) == "?"
+    choosing(model, monkeypatch, [2])
+    assert text(model, Syllables(), "", 1, GREEDY, texts=texts) == "é"
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop", "pieces"),
+    [
+        ([0, 4, 3, 0], ("\n\n",), ["ab", "b"]),
+        ([0, 4, 0, 5], ("\n\n",), ["ab", "b", "\nab"]),
+        ([0, 4, 6, 3], ("\n\n", "a"), []),
+        ([4, 6, 4, 6], ("\n b\n \n",), ["b", "\n b\n "]),  # the beginning of one, at the end
+        ([1, 2, 0], ("é",), []),
+    ],
+)
+def test_stop_strings_across_tokens(make_model, monkeypatch, ids, stop, pieces):
+    model = make_model(vocab_size=8)
+    choosing(model, monkeypatch, ids)
+    assert list(generate(model, Syllables(), "ab", len(ids), GREEDY, stop)) == pieces
+
+
+def test_stop_strings_end_a_text_of_characters(make_model, vocabulary):
+    model, sampling = make_model(), Sampling(3.0)
+    whole = text(model, vocabulary, "abc", 300, sampling)
+    for stop in ("d", "ab", "\nf"):
+        assert stop in whole
+        assert text(model, vocabulary, "abc", 300, sampling, (stop,)) == whole.split(stop)[0]
+    assert text(model, vocabulary, "abc", 300, sampling, ("none",)) == whole
+
+
+def test_an_empty_prompt_of_a_tokenizer(make_model, monkeypatch):
+    model, codec = make_model(vocab_size=8), Syllables()
+    texts = new_texts(model, codec)
+    text(model, codec, "", 1, GREEDY, texts=texts)
+    assert texts.seen[0].nonzero()[-1].item() == 7
+    monkeypatch.setattr(codec, "end_of_text", None)
+    with pytest.raises(TokenError, match=r"prompt is empty.*give a prompt"):
+        generate(model, codec, "", 1)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(2.0, seed=3)])
+def test_tomorrow_the_text_goes_on(make_model, vocabulary, tmp_path, sampling):
+    model = make_model()
+    expected = text(model, vocabulary, "fad", 40, sampling)
+    texts = new_texts(model, vocabulary, sampling)
+    found = text(model, vocabulary, "fad", 15, sampling, texts=texts)
+    save_state(tmp_path / "state", texts)
+    again = load_state(tmp_path / "state", model)
+    assert found + text(model, vocabulary, "", 25, sampling, texts=again) == expected
+    # with more of a prompt: what a text of all of it would be followed by
+    again = load_state(tmp_path / "state", model)
+    more = text(model, vocabulary, "bed", 20, GREEDY, texts=again)
+    assert more == text(model, vocabulary, "fad" + found + "bed", 20, GREEDY)
+
+
+def test_texts_of_another_model(make_model, vocabulary):
+    model = make_model()
+    with pytest.raises(ConfigError, match="texts are of another model"):
+        generate(model, vocabulary, "a", texts=new_texts(make_model(), vocabulary))
+    model = make_model(vocab_size=9)
+    with pytest.raises(ConfigError, match="written in 9 different tokens, the vocabulary has 8"):
+        generate(model, Syllables(), "ab", texts=Texts(model))
 
 
 def test_package_exports_the_function():

@@ -11,7 +11,7 @@ from ssm_text.task import LanguageModel
 
 
 class Table(torch.nn.Module):
-    """Logits that depend on the current character alone."""
+    """Logits that depend on the current token alone."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_metrics_of_several_batches(batches):
     kept = targets != IGNORED
     logits, targets = model(ids)[kept], targets[kept]
     bits = F.cross_entropy(logits, targets) / math.log(2)
-    assert values["bits_per_character"].item() == pytest.approx(bits.item(), rel=1e-5)
+    assert values["bits_per_token"].item() == pytest.approx(bits.item(), rel=1e-5)
     hits = (logits.argmax(-1) == targets).float().mean()
     assert 0 < hits < 1
     assert values["accuracy"].item() == pytest.approx(hits.item(), rel=1e-6)
@@ -85,7 +85,7 @@ def test_nan_shows_in_the_metrics(batches):
     loss, outputs = task.loss(model, batches[0])
     task.update(metrics, outputs, batches[0])
     assert loss.isnan()
-    assert metrics.compute()["bits_per_character"].isnan()
+    assert metrics.compute()["bits_per_token"].isnan()
 
 
 def test_half_precision_logits_are_summed_in_float32(batches):

@@ -25,6 +25,7 @@ from ssm_core.mixers import build_mixer
 from ssm_core.official import from_official
 from ssm_core.plugins import PluginHost, plugin_host
 from ssm_core.specs import (
+    BenchmarkSpec,
     CommandSpec,
     DataBundle,
     DataInfo,
@@ -50,6 +51,7 @@ __all__ = [
     "S5",
     "Attention",
     "AttentionConfig",
+    "BenchmarkSpec",
     "BiMamba",
     "BiMambaConfig",
     "CommandSpec",

@@ -22,10 +22,10 @@ from ssm_core.shapes import Activations, Offsets
 class MLP(nn.Module):
     """Two linear maps with a GELU between, on every step by itself: (b, l, d) -> (b, l, d)."""
 
-    def __init__(self, d_model: int, hidden: int) -> None:
+    def __init__(self, d_model: int, hidden: int, bias: bool = True) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(d_model, hidden)
-        self.fc2 = nn.Linear(hidden, d_model)
+        self.fc1 = nn.Linear(d_model, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, d_model, bias=bias)
 
     def resized(self, sizes: Mapping[str, Any]) -> MLP:
         """Return a new, untrained MLP with `sizes` = {"hidden": hidden channels}.
@@ -35,7 +35,8 @@ class MLP(nn.Module):
         """
         if set(sizes) != {"hidden"}:
             raise ConfigError(f"MLP: sizes are {dict(sizes)}, expected 'hidden' alone")
-        return MLP(self.fc1.in_features, positive_int("MLP", "hidden", sizes["hidden"]))
+        hidden = positive_int("MLP", "hidden", sizes["hidden"])
+        return MLP(self.fc1.in_features, hidden, bias=self.fc1.bias is not None)
 
     def forward(self, x: Activations) -> Activations:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -69,11 +70,14 @@ class Block(SequenceLayer):
     autocast; the norm hands the mixer the type of its weights. The state is the mixer's.
 
     Attributes:
+        residual_in_fp32: keep it so; False leaves the residual stream in the type of x.
         branches: names of the parts that add to the residual stream; without them the block is the
             identity.
     """
 
     branches = ("mixer", "mlp")
+    residual_in_fp32 = True
+    mlp: nn.Module | None
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Block(SequenceLayer):
         norm: NormName = "rms",
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        bias: bool = True,
     ) -> None:
         """Wrap `mixer`.
 
@@ -91,6 +96,7 @@ class Block(SequenceLayer):
             norm: "rms" or "layer".
             dropout: probability of dropping a number of a branch's output in training.
             drop_path: probability of dropping a whole branch of a sequence in training.
+            bias: biases in the norms and the MLP; the mixer has options of its own.
         Raises:
             ConfigError: a value out of range.
         """
@@ -98,10 +104,10 @@ class Block(SequenceLayer):
         int_from(0, "Block", "mlp_hidden", mlp_hidden)
         self.d_model = d_model
         self.causal = mixer.causal
-        self.norm = make_norm(norm, d_model)
+        self.norm = make_norm(norm, d_model, bias=bias)
         self.mixer = mixer
-        self.norm2 = make_norm(norm, d_model) if mlp_hidden else None
-        self.mlp = MLP(d_model, mlp_hidden) if mlp_hidden else None
+        self.norm2 = make_norm(norm, d_model, bias=bias) if mlp_hidden else None
+        self.mlp = MLP(d_model, mlp_hidden, bias) if mlp_hidden else None
         drops = nn.Dropout(probability("Block", "dropout", dropout)), DropPath(drop_path)
         # None and not an idle module: a single step would spend a tenth of its time in it
         self.drop = nn.Sequential(*drops) if dropout or drop_path else None
@@ -114,7 +120,7 @@ class Block(SequenceLayer):
         return_state: bool,
     ) -> tuple[Activations, LayerState | None]:
         """Add both branches to x (b, l, d); see `SequenceLayer.forward`."""
-        residual = at_least_float32(x)
+        residual = at_least_float32(x) if self.residual_in_fp32 else x
         # only where needed: a layer from elsewhere may not know packed sequences
         packed = {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}
         branch = self.mixer(self.norm(residual), state=state, return_state=return_state, **packed)

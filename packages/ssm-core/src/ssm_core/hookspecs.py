@@ -15,6 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from ssm_core.specs import (
+        BenchmarkSpec,
         BrokenPlugin,
         CommandSpec,
         DatasetSpec,
@@ -66,6 +67,11 @@ def ssm_register_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
 @hookspec
 def ssm_register_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
     """Offer further `ssm-train` commands."""
+
+
+@hookspec
+def ssm_register_benchmarks() -> Iterable[BenchmarkSpec]:  # type: ignore[empty-body]
+    """Offer kinds of models that `ssm-train bench` can time."""
 
 
 @hookspec

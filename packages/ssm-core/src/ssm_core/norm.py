@@ -118,24 +118,28 @@ class LayerNorm(nn.Module):
     left of a norm when channels are removed.
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5, width: int | None = None) -> None:
-        """Make the norm of `d_model` channels.
+    def __init__(
+        self, d_model: int, eps: float = 1e-5, width: int | None = None, bias: bool = True
+    ) -> None:
+        """Make the norm of `d_model` channels; without `bias` nothing is added.
 
         Raises:
             ConfigError: `width` is smaller.
         """
         super().__init__()
         self.weight = nn.Parameter(torch.ones(positive_int("LayerNorm", "d_model", d_model)))
-        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
         self.eps = eps
         self.excess = _excess("LayerNorm", d_model, width)
 
     def forward(self, x: Activations) -> Activations:
         """Normalise x (..., d); the result has the type of `weight`."""
         x = at_least_float32(x)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.excess != 1.0:
-            return (self._among_zeros(x) * weight + bias).to(self.weight.dtype)
+            y = self._among_zeros(x) * weight
+            return (y if bias is None else y + bias).to(self.weight.dtype)
         return F.layer_norm(x, weight.shape, weight, bias, self.eps).to(self.weight.dtype)
 
     def _among_zeros(self, x: Tensor) -> Tensor:
@@ -158,11 +162,13 @@ def _excess(owner: str, d_model: int, width: int | None) -> float:
     return width / d_model
 
 
-def make_norm(name: NormName, d_model: int) -> RMSNorm | LayerNorm:
-    """Return the norm called `name`, "rms" or "layer".
+def make_norm(
+    name: NormName, d_model: int, eps: float = 1e-5, bias: bool = True
+) -> RMSNorm | LayerNorm:
+    """Return the norm called `name`, "rms" (which never has a bias) or "layer".
 
     Raises:
         ConfigError: another name.
     """
     one_of("make_norm", "name", name, NORM_NAMES)
-    return RMSNorm(d_model) if name == "rms" else LayerNorm(d_model)
+    return RMSNorm(d_model, eps) if name == "rms" else LayerNorm(d_model, eps, bias=bias)

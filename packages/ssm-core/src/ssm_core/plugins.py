@@ -26,6 +26,7 @@ KINDS = {
     "datasets": "ssm_register_datasets",
     "tasks": "ssm_register_tasks",
     "commands": "ssm_register_commands",
+    "benchmarks": "ssm_register_benchmarks",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.data import Dataset
 
     from ssm_core.layers.protocol import SequenceLayer
@@ -110,6 +110,39 @@ class CommandSpec:
     summary: str
     configure: Callable[[Any], None]
     run: Callable[[Any], int]
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """A kind of models that `ssm-train bench` times against the size of their input.
+
+    Attributes:
+        name: plural, e.g. "image models".
+        help: where the names of the models are listed.
+        models: name -> whether it is a baseline, drawn dashed.
+        build: (model, size) -> the module.
+        inputs: (module, batch, size) -> a batch of inputs.
+        loss: (outputs, inputs) -> what training differentiates.
+        size: option and column, e.g. "image_size".
+        size_label: what it means and its unit, e.g. "image size in pixels".
+        default_size: where the option is not given.
+        unit: plural of what throughput counts, e.g. "images".
+        count: (batch, size) -> how many of them are in a batch.
+        preload: modules whose import is no part of a measurement.
+    """
+
+    name: str
+    help: str
+    models: Callable[[], Mapping[str, bool]]
+    build: Callable[[str, int], nn.Module]
+    inputs: Callable[[nn.Module, int, int], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    size: str
+    size_label: str
+    default_size: int
+    unit: str
+    count: Callable[[int, int], int]
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ and Vim checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,6 +33,7 @@ class TowerConfig:
         dropout: probability of dropping a number of a branch's output in training.
         drop_path: probability of dropping a whole branch of a sequence in training, growing
             linearly from 0 in the first block to this value in the last.
+        bias: biases in the norms and MLPs; mixers have options of their own.
 
     Raises:
         ConfigError: a value out of range.
@@ -44,6 +45,7 @@ class TowerConfig:
     norm: NormName = "rms"
     dropout: float = 0.0
     drop_path: float = 0.0
+    bias: bool = True
 
     def __post_init__(self) -> None:
         positive_int("TowerConfig", "d_model", self.d_model)
@@ -54,38 +56,22 @@ class TowerConfig:
         probability("TowerConfig", "drop_path", self.drop_path)
 
 
-class Tower(SequenceLayer):
-    """`n_layers` blocks and a final norm, (b, l, d) -> (b, l, d), with the protocol of one layer.
+class BlockStack(SequenceLayer):
+    """Blocks one after the other and a final norm, (b, l, d) -> (b, l, d), as one layer.
 
-    The state is the tuple of the mixers' states. At initialisation every Linear bias is zero
-    (except step-size biases) and the last matrix of each branch is divided by sqrt(n_layers).
+    The state is the tuple of the blocks' states. At initialisation every Linear bias is zero
+    (except step-size biases) and the last matrix of each branch is divided by sqrt(number of
+    blocks).
     """
 
-    def __init__(self, make_mixer: Callable[[], SequenceLayer], config: TowerConfig) -> None:
-        """Build the tower; `make_mixer` is called once per block.
-
-        Raises:
-            ConfigError: `make_mixer` returns something else than a layer of width `d_model`.
-        """
+    def __init__(self, d_model: int, blocks: Iterable[Block], norm_f: nn.Module) -> None:
         super().__init__()
-        self.config = config
-        self.d_model = config.d_model
-        last = max(config.n_layers - 1, 1)
-        self.layers = nn.ModuleList(
-            Block(
-                config.d_model,
-                _checked(make_mixer(), config.d_model),
-                config.mlp_hidden,
-                config.norm,
-                config.dropout,
-                config.drop_path * i / last,
-            )
-            for i in range(config.n_layers)
-        )
-        self.norm_f = make_norm(config.norm, config.d_model)
+        self.d_model = d_model
+        self.layers = nn.ModuleList(blocks)
+        self.norm_f = norm_f
         self.causal = all(block.causal for block in self.layers)
         zero_linear_biases(self)
-        rescale_residual_branches(self, config.n_layers)
+        rescale_residual_branches(self, len(self.layers))
 
     def mix(
         self,
@@ -97,7 +83,8 @@ class Tower(SequenceLayer):
         """Run all blocks on x (b, l, d); see `SequenceLayer.forward`."""
         if state is not None and len(state) != len(self.layers):
             raise StateError(
-                f"Tower: state has {len(state)} entries, expected one per layer, {len(self.layers)}"
+                f"{type(self).__name__}: state has {len(state)} entries, "
+                f"expected one per layer, {len(self.layers)}"
             )
         states = []
         for i, block in enumerate(self.layers):
@@ -112,6 +99,33 @@ class Tower(SequenceLayer):
         """Return the states of all blocks before the first step, for `batch` sequences."""
         self._require_causal("initial_state")
         return tuple(cast(Block, block).initial_state(batch) for block in self.layers)
+
+
+class Tower(BlockStack):
+    """`n_layers` blocks of one kind and a final norm; see `BlockStack`."""
+
+    def __init__(self, make_mixer: Callable[[], SequenceLayer], config: TowerConfig) -> None:
+        """Build the tower; `make_mixer` is called once per block.
+
+        Raises:
+            ConfigError: `make_mixer` returns something else than a layer of width `d_model`.
+        """
+        last = max(config.n_layers - 1, 1)
+        blocks = (
+            Block(
+                config.d_model,
+                _checked(make_mixer(), config.d_model),
+                config.mlp_hidden,
+                config.norm,
+                config.dropout,
+                config.drop_path * i / last,
+                config.bias,
+            )
+            for i in range(config.n_layers)
+        )
+        norm_f = make_norm(config.norm, config.d_model, bias=config.bias)
+        super().__init__(config.d_model, blocks, norm_f)
+        self.config = config
 
 
 def _checked(mixer: object, d_model: int) -> SequenceLayer:

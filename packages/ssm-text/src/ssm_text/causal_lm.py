@@ -11,12 +11,18 @@ is skipped and reaches no state.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from ssm_text.errors import TokenError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ssm_text.generation import GenerateOptions
 
 State = Any
 """NamedTuples of tensors inside tuples, the batch as first axis of each; a model has its own."""
@@ -68,6 +74,57 @@ class CausalLM(nn.Module):
         self.check_ids(ids_t, "(b,)")
         hidden, state = self.hidden(ids_t.unsqueeze(1), state, True, None)
         return self.logits(hidden.squeeze(1)), state
+
+    @overload
+    def generate(
+        self,
+        ids: Tensor,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self,
+        ids: Sequence[Tensor],
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Tensor]: ...
+
+    def generate(
+        self,
+        ids: Tensor | Sequence[Tensor],
+        max_new_tokens: int = 20,
+        temperature: float = 0.0,
+        **options: Unpack[GenerateOptions],
+    ) -> Tensor | list[Tensor]:
+        """Continue texts: ids (b, l) -> (b, l + new), or a list of (l,) of any lengths -> a list.
+
+        The model is used without dropout whatever its mode. Text i of a batch becomes what it
+        becomes alone with `seed + i`, whatever stands beside it. For tokens one by one see
+        `ssm_text.generation.stream`, for text `ssm_text.generate`.
+
+        Args:
+            ids: the prompts, one token or more each, on any device.
+            max_new_tokens: how many tokens to add, fewer where a text ends before.
+            temperature: 0 always takes the likeliest token; otherwise it divides the logits.
+            options: `top_k`, `top_p`, `min_p`, `repetition_penalty` and `seed` of `Sampling`,
+                `stop_ids` and `pad_id` of `ssm_text.generation.Ending`.
+        Returns:
+            The texts, prompts included. Of a list each ends with its stop id or its last token; in
+            a tensor `pad_id` follows up to the longest.
+        Raises:
+            TokenError: a prompt without tokens, ids of a wrong shape or type, or out of range.
+            ConfigError: an option out of range, or (`UnknownNameError`) one that there is not.
+            GenerationError: the logits are not finite numbers.
+
+        Cost: the model on the prompts once, then one step per token; memory for one state.
+        """
+        from ssm_text.generation import generate
+
+        return generate(self, ids, max_new_tokens, temperature, options)
 
     def hidden(
         self, ids: Tensor, state: State | None, return_state: bool, mask: Tensor | None

@@ -1,4 +1,4 @@
-"""Task `language-model`: predict the next character."""
+"""Task `language-model`: predict the next token, or the answer of a synthetic task."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class LanguageModel(Task):
-    """Mean cross entropy over the targets of a batch, unit: nats per character.
+    """Mean cross entropy over the targets of a batch, unit: nats per token.
 
-    Metrics: `bits_per_character` (the same loss in bits) and `accuracy` (how often the likeliest
-    character is right). Targets equal to `IGNORED` are padding and count nowhere.
+    Metrics: `bits_per_token` (the same loss in bits) and `accuracy` (how often the likeliest token
+    is right). Targets equal to `IGNORED`, padding or questions, count nowhere. What a token is, the
+    data say: with a vocabulary of characters, a character.
     """
 
     monitor = "loss"
@@ -49,7 +50,7 @@ class LanguageModel(Task):
         # "disable": a NaN loss shows as NaN; compute_groups would merge the two means into one
         return MetricCollection(
             {
-                "bits_per_character": MeanMetric(nan_strategy="disable"),
+                "bits_per_token": MeanMetric(nan_strategy="disable"),
                 "accuracy": MeanMetric(nan_strategy="disable"),
             },
             compute_groups=False,
@@ -59,9 +60,9 @@ class LanguageModel(Task):
         """Add one batch to the metrics."""
         # selected, not weighted: MeanMetric drops its weights under nan_strategy="disable"
         nats, hits = outputs[:, batch[1] != IGNORED]
-        metrics["bits_per_character"].update(nats / math.log(2))
+        metrics["bits_per_token"].update(nats / math.log(2))
         metrics["accuracy"].update(hits)
 
     def count(self, batch: Any) -> int:
-        """Targets that are not padding."""
+        """Targets that count."""
         return int((batch[1] != IGNORED).sum())

@@ -5,8 +5,9 @@ import io
 import urllib.error
 
 import pytest
+import torch
 
-from ssm_core.errors import DataError
+from ssm_core.errors import ConfigError, DataError
 from ssm_text.data import shakespeare
 from ssm_text.data.shakespeare import ShakespeareConfig, build_shakespeare
 
@@ -28,6 +29,43 @@ def test_published_split(data_root):
     assert counted == 111_540 - 1
     start = "".join(bundle.info.labels[i] for i in bundle.train[0][0][:14])
     assert start == "First Citizen:"
+
+
+@pytest.mark.usefixtures("_small_file")
+def test_a_part_of_the_training_text(tmp_path):
+    path = tmp_path / "tinyshakespeare" / "input.txt"
+    path.parent.mkdir()
+    path.write_bytes(TEXT)
+
+    def build(characters):
+        config = ShakespeareConfig(root=str(tmp_path), context=16, train_characters=characters)
+        return build_shakespeare(config)
+
+    whole, part = build(None), build(100)
+    assert len(whole.train) == (len(TEXT) * 9 // 10 - 1) // 16
+    assert len(part.train) == 6
+    assert all(
+        torch.equal(a, b)
+        for i in range(6)
+        for a, b in zip(part.train[i], whole.train[i], strict=True)
+    )
+    assert len(part.evaluation) == len(whole.evaluation)
+    assert part.info == whole.info  # the characters are those of the whole text
+
+
+def test_too_small_a_part_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.train_characters is 16, expected null or more"):
+        ShakespeareConfig(context=16, train_characters=16)
+
+
+@pytest.mark.usefixtures("_small_file")
+def test_a_text_shorter_than_the_context_is_one_line(tmp_path):
+    path = tmp_path / "tinyshakespeare" / "input.txt"
+    path.parent.mkdir()
+    path.write_bytes(TEXT)
+    with pytest.raises(DataError, match=r"expected at least 1001 and 2; use a longer") as caught:
+        build_shakespeare(ShakespeareConfig(root=str(tmp_path), context=1000))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("_small_file")

@@ -38,9 +38,9 @@ def test_line_ends_and_byte_order_mark_are_dropped(tmp_path):
 def test_missing_data_is_one_clear_line(tmp_path):
     with pytest.raises(DataError, match=r"data\.path is empty"):
         build_text_file(TextFileConfig())
-    with pytest.raises(DataError, match=r"nowhere\.txt: no such file or folder; set --data\.path"):
+    with pytest.raises(DataError, match=r"nowhere\.txt: no such file or folder; choose"):
         build_text_file(TextFileConfig(path=str(tmp_path / "nowhere.txt")))
-    with pytest.raises(DataError, match=r"no file matches '\*\*/\*\.txt'; set --data\.pattern"):
+    with pytest.raises(DataError, match=r"no file matches '\*\*/\*\.txt'; choose"):
         build_text_file(TextFileConfig(path=str(tmp_path)))
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match="the text is empty"):
@@ -54,7 +54,7 @@ def test_missing_data_is_one_clear_line(tmp_path):
 
 
 def test_absolute_pattern_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.pattern is '/x/\*'"):
+    with pytest.raises(ConfigError, match=r"pattern '/x/\*' cannot be used"):
         build_text_file(TextFileConfig(path=str(tmp_path), pattern="/x/*"))
 
 

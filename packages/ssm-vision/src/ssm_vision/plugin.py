@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ssm_core import (
+    BenchmarkSpec,
     CommandSpec,
     DatasetSpec,
     MixerSpec,
@@ -19,7 +20,7 @@ from ssm_core import (
 )
 from ssm_core.specs import NoOptions
 from ssm_vision import (
-    bench_command,
+    benchmark,
     classification,
     classifier,
     delta_command,
@@ -242,13 +243,12 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
             sample_command.configure,
             sample_command.run,
         ),
-        CommandSpec(
-            "bench",
-            "time models by name and measure their memory, against image size",
-            bench_command.configure,
-            bench_command.run,
-        ),
     ]
+
+
+@hookimpl
+def ssm_register_benchmarks() -> Iterable[BenchmarkSpec]:
+    return [benchmark.BENCHMARK]
 
 
 @hookimpl

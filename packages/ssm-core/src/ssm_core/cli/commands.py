@@ -88,6 +88,12 @@ def _fit(host: PluginHost, words: Sequence[str]) -> int:
     return 0
 
 
+def _bench(host: PluginHost, words: Sequence[str]) -> int:
+    from ssm_core.bench.command import bench_command
+
+    return bench_command(host, words)
+
+
 def run_plugin_command(spec: CommandSpec, words: Sequence[str]) -> int:
     """Run a plugin's command with its own arguments."""
     from jsonargparse import ArgumentError, ArgumentParser
@@ -109,4 +115,5 @@ BUILT_IN: dict[str, Callable[[PluginHost, Sequence[str]], int]] = {
     "fit": _fit,
     "eval": eval_command,
     "report": report_command,
+    "bench": _bench,
 }

@@ -16,6 +16,7 @@ USAGE = """usage: ssm-train COMMAND ...
   fit RECIPE [--...]       train; `ssm-train fit RECIPE --help` lists every option
   eval RUN                 evaluate a trained run
   report RUN [RUN ...]     table, curves and pictures
+  bench MODEL [MODEL ...]  time and memory against image size or context
 """
 
 

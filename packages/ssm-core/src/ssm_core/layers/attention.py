@@ -118,7 +118,7 @@ class Attention(SequenceLayer):
             queries,
             keys,
             values,
-            attn_mask=None if all_seen else self._mask(steps.shape[1], seen),
+            attn_mask=None if all_seen else attention_mask(steps.shape[1], seen, self.causal),
             dropout_p=self.config.dropout if self.training else 0.0,
             is_causal=self.causal and all_seen and queries.shape[2] > 1,
         )
@@ -135,14 +135,15 @@ class Attention(SequenceLayer):
         """(b, l, h p) -> (b, h, l, p)"""
         return x.unflatten(2, (self.config.n_heads, -1)).transpose(1, 2)
 
-    def _mask(self, l_new: int, seen: StepMask) -> Tensor:
-        """Return what the last `l_new` steps may look at, (b, 1, l_new, l), given all steps seen.
 
-        Every step sees itself, padding too: a row that sees nothing would be NaN.
-        """
-        before = seen.shape[1] - l_new
-        allowed = seen.unsqueeze(1).expand(-1, l_new, -1)
-        if self.causal:
-            allowed = allowed.tril(before)
-        itself = seen.new_ones(l_new, seen.shape[1]).tril(before).triu(before)
-        return (allowed | itself).unsqueeze(1)
+def attention_mask(l_new: int, seen: StepMask, causal: bool) -> Tensor:
+    """Return what the last `l_new` steps may look at, (b, 1, l_new, l), given all steps seen.
+
+    Every step sees itself, padding too: a row that sees nothing would be NaN.
+    """
+    before = seen.shape[1] - l_new
+    allowed = seen.unsqueeze(1).expand(-1, l_new, -1)
+    if causal:
+        allowed = allowed.tril(before)
+    itself = seen.new_ones(l_new, seen.shape[1]).tril(before).triu(before)
+    return (allowed | itself).unsqueeze(1)

@@ -93,7 +93,11 @@ class Mamba2(SequenceLayer):
         self.norm: GatedRMSNorm | None = None
         if config.rmsnorm:
             self.norm = GatedRMSNorm(
-                sizes.d_ssm, config.ngroups, config.norm_before_gate, width=config.norm_width
+                sizes.d_ssm,
+                config.ngroups,
+                config.norm_before_gate,
+                config.norm_eps,
+                config.norm_width,
             )
         self.out_proj = nn.Linear(sizes.d_mlp + sizes.d_ssm, d_model, bias=config.bias)
 

@@ -48,6 +48,7 @@ class Mamba2Config(StepSizeConfig):
         norm_width: number of channels over which the norm takes its mean, for mixers that lost
             heads and shall count them as zeros; None means d_ssm.
         norm_before_gate: gate the normalised values instead of normalising the gated ones.
+        norm_eps: added to the mean square in the norm.
         dt_min, dt_max: range of the initial step sizes (log-uniform), unit: steps.
         dt_init_floor: lower bound of the initial step sizes.
         dt_limit: least and largest step size, in training and after; outside, it has no gradient.
@@ -74,6 +75,7 @@ class Mamba2Config(StepSizeConfig):
     rmsnorm: bool = True
     norm_width: int | None = None
     norm_before_gate: bool = False
+    norm_eps: float = 1e-5
     dt_limit: tuple[float, float] = (0.0, math.inf)
     bias: bool = False
     conv_bias: bool = True
@@ -104,6 +106,8 @@ class Mamba2Config(StepSizeConfig):
                 f"{owner}: dt_limit is {self.dt_limit!r}, "
                 "expected (least, largest) with 0 <= least <= largest and largest above 0"
             )
+        if not 0 <= self.norm_eps < math.inf:
+            raise ConfigError(f"{owner}: norm_eps is {self.norm_eps!r}, expected a number from 0")
         if self.norm_before_gate and not self.rmsnorm:
             raise ConfigError(f"{owner}: norm_before_gate is True, expected rmsnorm True with it")
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
 from ssm_core.hippo import confined_B, legs
@@ -207,4 +206,7 @@ def _is_exported_beyond(length: int, l: int) -> bool:
     is_exporting = getattr(torch.compiler, "is_exporting", None)
     if is_exporting is None or not is_exporting():
         return False
+    # here, because it brings sympy: a quarter of the time that importing this package takes
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
     return not statically_known_true(l <= length)

@@ -24,6 +24,7 @@ from ssm_core.train.fabric import make_fabric
 from ssm_core.train.loggers import read_metrics
 from ssm_core.train.loop import train
 from ssm_core.train.optim import make_optimizer, make_scheduler
+from ssm_core.train.patience import EarlyStopping
 from ssm_core.train.recorder import Recorder
 from ssm_core.train.resolve import ResolvedConfig
 from ssm_core.train.restore import weights_metadata
@@ -101,6 +102,8 @@ def prepare(
         for section, spec in config.specs.items()
         if section in host.extension_sections
     ]
+    if options.patience:
+        extensions.append(EarlyStopping(options.patience))
     module = module.to(fabric.device)
     optimizer = make_optimizer(module, config.optim)
     model, optimizer = fabric.setup(module, optimizer)

@@ -92,6 +92,8 @@ class TrainerOptions:
             saved as model_ema.safetensors; null: none is kept.
         eval_every: steps between evaluations; null: after each epoch.
         eval_batches: evaluate on at most so many batches; null: on all.
+        patience: evaluations without a better value of the task's monitored metric after which
+            the run stops early; 0: it never does.
         checkpoint_every: steps between checkpoints (there is always one after each epoch).
         log_every: steps between logged training losses.
     """
@@ -105,6 +107,7 @@ class TrainerOptions:
     ema_decay: float | None = None
     eval_every: int | None = None
     eval_batches: int | None = None
+    patience: int = 0
     checkpoint_every: int = 200
     log_every: int = 20
 
@@ -119,6 +122,7 @@ class TrainerOptions:
         decay = self.ema_decay
         fine = decay is None or 0 <= decay < 1
         _require(fine, "trainer.ema_decay", decay, "null or a number in [0, 1)")
+        _require(self.patience >= 0, "trainer.patience", self.patience, "0 or more")
         for key in ("checkpoint_every", "log_every"):
             _require(getattr(self, key) > 0, f"trainer.{key}", getattr(self, key), "1 or more")
 

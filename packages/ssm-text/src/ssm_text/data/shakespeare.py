@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssm_core import DataBundle
-from ssm_core.errors import DataError
+from ssm_core.errors import ConfigError, DataError
 from ssm_text.data.vocabulary import Vocabulary
 from ssm_text.data.windows import WindowOptions, make_bundle, split
 
@@ -30,10 +30,21 @@ class ShakespeareConfig(WindowOptions):
         stride: characters between the starts of two training examples; null means `context`.
         root: folder that holds, or will hold, tinyshakespeare/input.txt.
         download: fetch the file (1.1 MB) if it is not there.
+        train_characters: learn from the beginning of the training text only, to see a model learn
+            by heart; null: from all 1,003,854. Evaluation stays that of the whole held-out text.
     """
 
     root: str = "data"
     download: bool = True
+    train_characters: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_characters is not None and self.train_characters <= self.context:
+            raise ConfigError(
+                f"data.train_characters is {self.train_characters}, expected null or more than "
+                f"data.context = {self.context}"
+            )
 
 
 def build_shakespeare(config: ShakespeareConfig) -> DataBundle:
@@ -52,7 +63,7 @@ def build_shakespeare(config: ShakespeareConfig) -> DataBundle:
     text = content.decode("ascii")
     vocabulary = Vocabulary.of_text(text)
     train, evaluation = split(vocabulary.encode(text))
-    return make_bundle(train, evaluation, vocabulary, config, str(path))
+    return make_bundle(train[: config.train_characters], evaluation, vocabulary, config, str(path))
 
 
 def _download(path: Path) -> None:

@@ -40,7 +40,7 @@ def build_text_file(config: TextFileConfig) -> DataBundle:
     if not config.path:
         raise DataError("data.path is empty, expected a text file or a folder: set --data.path")
     path = Path(config.path).expanduser()
-    text = "\n".join(read_text(file) for file in _files(path, config.pattern))
+    text = "\n".join(read_text(file) for file in text_files(path, config.pattern))
     if not text:
         raise DataError(f"{path}: the text is empty; choose another --data.path")
     vocabulary = Vocabulary.of_text(text)
@@ -60,15 +60,21 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _files(path: Path, pattern: str) -> list[Path]:
+def text_files(path: Path, pattern: str) -> list[Path]:
+    """`path` itself, or the files of this folder that match `pattern`, sorted by name.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: a pattern that cannot be one.
+    """
     if path.is_dir():
         try:
             files = sorted(p for p in path.glob(pattern) if p.is_file())
         except (ValueError, NotImplementedError) as error:
-            raise ConfigError(f"data.pattern is {pattern!r}: {error}") from None
+            raise ConfigError(f"pattern {pattern!r} cannot be used: {error}") from None
         if not files:
-            raise DataError(f"{path}: no file matches {pattern!r}; set --data.pattern")
+            raise DataError(f"{path}: no file matches {pattern!r}; choose another pattern")
         return files
     if not path.exists():
-        raise DataError(f"{path.absolute()}: no such file or folder; set --data.path")
+        raise DataError(f"{path.absolute()}: no such file or folder; choose another path")
     return [path]

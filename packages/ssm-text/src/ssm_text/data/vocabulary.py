@@ -15,13 +15,16 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Vocabulary:
-    """The characters a model knows; a character's id is its place among them.
+    """The characters a model knows, a `TextCodec`; a character's id is its place among them.
 
     Args:
         characters: distinct single characters, e.g. the sorted set of a text.
     Raises:
         TokenError: none, a repeated one, or an entry that is not one character.
     """
+
+    #: no character separates documents
+    end_of_text: int | None = None
 
     def __init__(self, characters: Sequence[str]) -> None:
         wrong = [c for c in characters if len(c) != 1]
@@ -56,10 +59,12 @@ class Vocabulary:
         """
         ids, known = self._look_up(text)
         if not known.all():
-            missing = sorted({c for c, k in zip(text, known, strict=True) if not k})
+            missing = [chr(code) for code in np.unique(_code_points(text)[~known])]
             shown = ", ".join(repr(c) for c in missing[:8]) + (", ..." if missing[8:] else "")
+            count = int((~known).sum())
             raise TokenError(
-                f"unknown character{'s' if missing[1:] else ''} {shown}: "
+                f"unknown character{'s' if missing[1:] else ''} {shown}: {len(missing)} different "
+                f"in {count} place{'s' if count > 1 else ''}, "
                 f"the vocabulary has {len(self)} characters, {self._sample()}"
             )
         return torch.from_numpy(ids)
@@ -77,10 +82,16 @@ class Vocabulary:
             TokenError: an id outside of 0 .. len(self) - 1.
         """
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        for number in numbers:
-            if not 0 <= number < len(self):
-                raise TokenError(f"id {number} has no character, expected 0 to {len(self) - 1}")
-        return "".join(self.characters[number] for number in numbers)
+        return "".join(self._character(number) for number in numbers)
+
+    def stream(self) -> CharacterStream:
+        """A decoder that gives each character at once."""
+        return CharacterStream(self)
+
+    def _character(self, number: int) -> str:
+        if not 0 <= number < len(self):
+            raise TokenError(f"id {number} has no character, expected 0 to {len(self) - 1}")
+        return self.characters[number]
 
     def _look_up(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids, and whether each character is known (where it is not, the id means nothing)."""
@@ -92,6 +103,21 @@ class Vocabulary:
     def _sample(self) -> str:
         text = "".join(c for c in self.characters if c.isprintable() and c != REPLACEMENT)
         return f"among them {text[:70]!r}" + (" ..." if text[70:] else "")
+
+
+class CharacterStream:
+    """The `TextStream` of a vocabulary: nothing is ever held back."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def push(self, id: int) -> str:
+        """The character of this id."""
+        return self._vocabulary.decode([id])
+
+    def finish(self) -> str:
+        """Nothing is left."""
+        return ""
 
 
 def _code_points(text: str) -> np.ndarray:

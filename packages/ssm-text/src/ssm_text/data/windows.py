@@ -57,14 +57,8 @@ class TextWindows(Dataset[Pair]):
     """
 
     def __init__(self, ids: Tensor, context: int, stride: int, pad_last: bool = False) -> None:
-        n_targets = max(len(ids) - 1, 0)
-        behind = n_targets - context  # targets behind the first window
-        if pad_last:
-            self._count = -(-max(behind, 0) // stride) + 1 if n_targets else 0
-            padding = max((self._count - 1) * stride - behind, 0) if n_targets else 0
-        else:
-            self._count = behind // stride + 1 if behind >= 0 else 0
-            padding = 0
+        self._count = count_windows(len(ids), context, stride, pad_last)
+        padding = max((self._count - 1) * stride + context + 1 - len(ids), 0) if self._count else 0
         # int32: half the memory of int64, and room for every Unicode character
         self._ids = F.pad(ids.int(), (0, padding), value=IGNORED)
         self.context, self.stride = context, stride
@@ -77,15 +71,25 @@ class TextWindows(Dataset[Pair]):
         if not 0 <= index < self._count:
             raise IndexError(f"window {index} of {self._count}")
         start = index * self.stride
-        return _shifted(self._ids[start : start + self.context + 1])
+        return shifted(self._ids[start : start + self.context + 1])
 
     def __getitems__(self, indices: Sequence[int]) -> Pair:
         """A whole batch at once: inputs (b, l) and targets (b, l), int64."""
         windows = self._ids.unfold(0, self.context + 1, self.stride)  # a view, nothing is copied
-        return _shifted(windows[torch.as_tensor(indices)])
+        return shifted(windows[torch.as_tensor(indices)])
 
 
-def _shifted(windows: Tensor) -> Pair:
+def count_windows(length: int, context: int, stride: int, pad_last: bool) -> int:
+    """How many windows `TextWindows` has over a text of `length` tokens."""
+    n_targets = max(length - 1, 0)
+    behind = n_targets - context  # targets behind the first window
+    if pad_last:
+        return -(-max(behind, 0) // stride) + 1 if n_targets else 0
+    return behind // stride + 1 if behind >= 0 else 0
+
+
+def shifted(windows: Tensor) -> Pair:
+    """Inputs (.., l) and targets (.., l), int64, of windows (.., l + 1) with padding `IGNORED`."""
     windows = windows.long()
     # padding becomes id 0; what a causal model says after it has no target
     return windows[..., :-1].clamp(min=0), windows[..., 1:].contiguous()
@@ -109,17 +113,28 @@ def make_bundle(
         DataError: a text too short for one window.
     """
     context, stride = options.context, options.stride or options.context
-    if len(train) < context + 1 or len(evaluation) < 2:
-        raise DataError(
-            f"{source}: {len(train)} characters to train on and {len(evaluation)} held out, "
-            f"expected at least {context + 1} and 2; use a longer text or a smaller --data.context"
-        )
+    check_lengths(source, len(train), len(evaluation), context)
     return DataBundle(
         train=TextWindows(train, context, stride),
         evaluation=TextWindows(evaluation, context, context, pad_last=True),
         info=DataInfo((context,), len(vocabulary), vocabulary.characters),
         collate=take_batch,
     )
+
+
+def check_lengths(
+    source: str, train: int, evaluation: int, context: int, unit: str = "characters"
+) -> None:
+    """Check that there is enough for a training window and for a target to evaluate on.
+
+    Raises:
+        DataError: there is not.
+    """
+    if train < context + 1 or evaluation < 2:
+        raise DataError(
+            f"{source}: {train} {unit} to train on and {evaluation} held out, "
+            f"expected at least {context + 1} and 2; use a longer text or a smaller --data.context"
+        )
 
 
 def split(ids: Tensor, train_frac: float = 0.9) -> Pair:
