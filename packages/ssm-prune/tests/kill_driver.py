@@ -137,3 +137,4 @@ if __name__ == "__main__":
     print(main(json.loads(sys.stdin.readline())["words"]), file=answers, flush=True)
     for line in sys.stdin:
         print(run(**json.loads(line)), file=answers, flush=True)
+    os._exit(0)  # tearing PyTorch down takes seconds
