@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ssm_core import plugin_host
 from ssm_core.cli import commands, main
@@ -183,6 +184,24 @@ def train(toy_recipe: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return folders[-1] if folders else tmp_path / out
 
     return run
+
+
+@pytest.fixture
+def tied_model() -> Callable[[torch.dtype], nn.Sequential]:
+    """A model of which only `1.weight` can be pruned: 77 weights, half of which tie at zero."""
+
+    def make(dtype: torch.dtype) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 11), nn.Linear(11, 7), nn.Linear(7, 3))
+        model.to(dtype)
+        with torch.no_grad():
+            model[1].weight[:, ::2] = 0
+            model[1].weight[0] = 0.25
+        model[2].weight.requires_grad_(False)
+        assert model[1].weight.numel() % 2 == 1
+        return model
+
+    return make
 
 
 @pytest.fixture

@@ -125,6 +125,23 @@ def test_initial_values():
         assert mixer.D._no_weight_decay
 
 
+def test_is_trained_and_writes_by_name(tmp_path, capsys):
+    from ssm_core.cli import main
+
+    (tmp_path / "abc.txt").write_text("abcdefgh\n" * 400)
+    words = f"""fit stdlib-mamba --out {tmp_path / "runs"} --model mamba-lm --model.d_model 16
+        --model.n_layers 2 --model.mixer mamba2 --model.attention_layers [1]
+        --model.attention_options.n_heads 2 --data text-file --data.path {tmp_path / "abc.txt"}
+        --data.context 18 --loader.batch_size 8 --optim.lr 0.02 --optim.warmup_steps 5
+        --trainer.max_steps 40 --trainer.eval_every null --trainer.accelerator cpu"""
+    assert main(words.split()) == 0
+    capsys.readouterr()
+    run = str(tmp_path / "runs" / "stdlib-mamba-001")
+    words = f"generate {run} --prompt abc --max-new-tokens 20 --temperature 0"
+    assert main(words.split()) == 0
+    assert capsys.readouterr().out == "abcdefgh\nabcdefgh\nabcde\n"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 @torch.no_grad()
 def test_residual_stream_in_half_precision(wanted):

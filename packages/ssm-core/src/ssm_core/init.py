@@ -28,9 +28,19 @@ def inverse_softplus(y: Tensor) -> Tensor:
     return y + torch.log(-torch.expm1(-y))
 
 
+def log_of(values: Tensor) -> Tensor:
+    """The logarithm of initial values; on the meta device, which has none, `values` itself.
+
+    Arithmetic on that device makes torch import its compiler, which takes seconds.
+    """
+    return values if values.is_meta else values.log()
+
+
 @torch.no_grad()
 def init_step_size_bias(bias: Tensor, dt_min: float, dt_max: float, dt_floor: float) -> None:
     """Fill `bias` (E,): softplus(bias) is log-uniform in [dt_min, dt_max] and at least dt_floor."""
+    if bias.is_meta:  # nothing to fill
+        return
     log_dt = torch.empty_like(bias, dtype=torch.float32)
     log_dt.uniform_(math.log(dt_min), math.log(dt_max))
     bias.copy_(inverse_softplus(log_dt.exp().clamp(min=dt_floor)))

@@ -71,7 +71,7 @@ def _score_batch(
     ragged = not bool(mask.all())  # packing needs to wait for the device
     hidden, _ = model.hidden(ids.to(device), None, False, mask.to(device) if ragged else None)
     parts = list(each_target(model, hidden, targets.to(device)))
-    nats = torch.cat([own.double() for own, _ in parts]).split(list(ends))
+    nats = torch.cat([own for own, _ in parts]).split(list(ends))
     hits = torch.cat([own for _, own in parts]).split(list(ends))
     sums = torch.stack([own.sum() for own in nats])
     check_logits(torch.isfinite(sums))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,8 +76,11 @@ class Backbone(BlockStack):
         blocks = (MambaLMBlock(mixer, config) for mixer in _mixers(config))
         norm_f = make_norm(config.norm, config.d_model, config.norm_eps)
         super().__init__(config.d_model, blocks, norm_f)
-        self.embedding = nn.Embedding(rows, config.d_model)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        # not nn.Embedding(..), which draws values of its own first
+        weight = torch.empty(rows, config.d_model)
+        if not weight.is_meta:  # to draw nothing there, torch imports for seconds
+            nn.init.normal_(weight, std=0.02)
+        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)
 
 
 def mixer_config(config: MambaLMConfig) -> Any:

@@ -103,7 +103,7 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             name="huggingface-text",
             config=HuggingFaceTextConfig,
             build=build_huggingface_text,
-            summary="a text column of a Hugging Face data set, tokenized once (--data.name)",
+            summary="a text column of a Hugging Face data set, tokenized once (--data.path)",
         ),
         DatasetSpec(
             name="token-file",

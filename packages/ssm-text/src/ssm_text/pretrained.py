@@ -56,7 +56,8 @@ def load(
 
     On a CPU large float32 matrices are stored by columns, see `ssm_text.columns`.
 
-    Cost: reading the files; each tensor is twice in memory for a moment only.
+    Cost: reading the files. The tensors of files are mapped, not read, while they are copied; only
+    PyTorch files of before 2020 are in memory twice.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
@@ -65,7 +66,8 @@ def load(
         folder = fetch(str(source), revision)
     config = _read_json(_existing(folder, (CONFIG,)))
     tensors = read_weights(folder)
-    return store_by_columns(build(tensors, config, Placement(dtype, device)))
+    # copied, or what stays as it was would keep the whole file mapped
+    return store_by_columns(build(tensors, config, Placement(dtype, device, copy=True)))
 
 
 def save(model: MambaLM, folder: Path, format: Format = "official") -> None:

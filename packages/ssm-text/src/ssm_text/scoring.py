@@ -80,15 +80,14 @@ def score(
         raise TokenError(f"the text has {len(ids)} tokens, expected 2 or more")
     model.check_ids(ids.unsqueeze(0), "(b, l)")
     context = _checked_context(model, context, stride)
-    device = next(model.parameters()).device
-    nats = torch.zeros((), dtype=torch.float64, device=device)
+    nats = torch.zeros((), dtype=torch.float64)
     pieces = _whole(model, ids) if context is None else _windows(model, ids, context, stride)
     with evaluating(model):
         for hidden, targets, read in pieces:
             for own, _ in each_target(model, hidden, targets):
                 nats += own.sum()
+            check_logits(torch.isfinite(nats))
             advance(read)
-    check_logits(torch.isfinite(nats))
     return Score(float(nats), len(ids) - 1)
 
 
@@ -122,7 +121,10 @@ def _windows(
 def each_target(
     model: CausalLM, hidden: Tensor, targets: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Nats of every target but `IGNORED` ones, and whether it is the likeliest, slice by slice."""
+    """Nats of every target but `IGNORED` ones, and whether it is the likeliest, slice by slice.
+
+    Both (n,) on the CPU, float64 and bool.
+    """
     counted = targets != IGNORED
     hidden, targets = hidden[counted], targets[counted]
     rows = max(1, LOGITS // model.vocab_size)
@@ -130,7 +132,8 @@ def each_target(
         logits = model.logits(own)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         nats = F.cross_entropy(logits, wanted, reduction="none")
-        yield nats.double(), logits.argmax(-1) == wanted
+        # sums of many in float64, which not every device has
+        yield nats.cpu().double(), (logits.argmax(-1) == wanted).cpu()
 
 
 def _checked_context(model: CausalLM, context: int | None, stride: int | None) -> int | None:

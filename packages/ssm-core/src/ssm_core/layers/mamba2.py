@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_step_size_bias
+from ssm_core.init import (
+    exempt_from_reinit,
+    exempt_from_weight_decay,
+    init_step_size_bias,
+    log_of,
+)
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer
@@ -82,7 +87,7 @@ class Mamba2(SequenceLayer):
         init_step_size_bias(self.dt_bias, *config.dt_range)
         exempt_from_reinit(exempt_from_weight_decay(self.dt_bias))
         A = torch.empty(heads, dtype=torch.float32).uniform_(*config.A_init_range)
-        self.A_log = exempt_from_weight_decay(nn.Parameter(A.log()))
+        self.A_log = exempt_from_weight_decay(nn.Parameter(log_of(A)))
         skips = sizes.d_ssm if config.D_has_hdim else heads
         self.D = exempt_from_weight_decay(nn.Parameter(torch.ones(skips, dtype=torch.float32)))
         self.init_states: nn.Parameter | None = None
