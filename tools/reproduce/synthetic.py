@@ -56,14 +56,14 @@ def one(recipe: str, seed: int, options: argparse.Namespace) -> Path:
 
 def page(folders: dict[tuple[str, str], list[Path]], options: argparse.Namespace) -> str:
     config = load_run(folders["copying", "mamba"][0]).config
-    data, steps = config.typed["data"], config.trainer.max_steps
+    data = config.typed["data"]
     seeds = " ".join(map(str, options.seeds))
     lines = [
         "# Memory: what to keep may depend on what it is",
         "",
         f"Sequences of {data.length} steps, {data.vocabulary} different data tokens, of which"
-        f" {data.tokens} are to be copied; models of two layers, {steps} steps with batches of"
-        f" {config.loader.batch_size} new examples each. Tokens: how many answers are right in"
+        f" {data.tokens} are to be copied; models of two layers, batches of"
+        f" {config.loader.batch_size} new examples. Tokens: how many answers are right in"
         f" {data.eval_examples} held-out examples after the last step (guessing:"
         f" {1 / data.vocabulary:.1%}); examples: how many have no wrong answer. Means over seeds"
         f" {seeds}. S4D, wider for as many parameters, has one convolution for every"

@@ -27,11 +27,11 @@ SIZES = {
     "shakespeare-mamba-512": (65, 10_205_184),
     "shakespeare-mamba-512-nodropout": (65, 10_205_184),
     "copying-mamba": (18, 66_624),
-    "copying-s4d": (18, 66_550),
+    "copying-s4d": (18, 67_320),
     "selective-copying-mamba": (18, 66_624),
-    "selective-copying-s4d": (18, 66_550),
+    "selective-copying-s4d": (18, 67_320),
     "induction-heads-mamba": (17, 66_560),
-    "induction-heads-s4d": (17, 66_486),
+    "induction-heads-s4d": (17, 67_232),
 }
 
 
