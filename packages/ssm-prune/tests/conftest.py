@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ssm_core import plugin_host
-from ssm_core.cli import main
+from ssm_core.cli import commands, main
+from ssm_prune import report_page
 from ssm_prune.loader import prune_plugins
+from ssm_prune.masks import MaskStore
 
 MakeDistribution = Callable[..., Path]
 Train = Callable[..., Path]
+Interrupt = Callable[[int], AbstractContextManager[None]]
 
 TOY_PLUGIN = """
 from dataclasses import dataclass
@@ -155,18 +161,68 @@ def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(toy_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
-    """`train("--prune", ..., out="a", code=0)` runs `ssm-train fit toy` and returns its folder."""
+def toy_recipe(toy_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The recipe `toy` is installed."""
     monkeypatch.syspath_prepend(toy_site)
     forget_plugins()
+    yield
+    forget_plugins()
+
+
+@pytest.fixture
+def train(toy_recipe: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """`train("--prune", ..., out="a", code=0)` runs `ssm-train fit toy` and returns its folder.
+
+    Without the pictures at its end, which take twice as long as the run.
+    """
+    monkeypatch.setattr(commands, "print_report", lambda *arguments: None)
+    monkeypatch.setattr(report_page, "draw_pictures", lambda *arguments: [])
 
     def run(*words: str, out: str = "runs", code: int = 0) -> Path:
         assert main(["fit", "toy", "--out", str(tmp_path / out), *words]) == code
         folders = sorted((tmp_path / out).glob("toy-*"))
         return folders[-1] if folders else tmp_path / out
 
-    yield run
-    forget_plugins()
+    return run
+
+
+@pytest.fixture
+def tied_model() -> Callable[[torch.dtype], nn.Sequential]:
+    """A model of which only `1.weight` can be pruned: 77 weights, half of which tie at zero."""
+
+    def make(dtype: torch.dtype) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 11), nn.Linear(11, 7), nn.Linear(7, 3))
+        model.to(dtype)
+        with torch.no_grad():
+            model[1].weight[:, ::2] = 0
+            model[1].weight[0] = 0.25
+        model[2].weight.requires_grad_(False)
+        assert model[1].weight.numel() % 2 == 1
+        return model
+
+    return make
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
+    """`with interrupt(n):` masks are enforced n times, which is once in a step; then Ctrl-C."""
+
+    @contextmanager
+    def interrupted(times: int) -> Iterator[None]:
+        enforce, calls = MaskStore.enforce, [0]
+
+        def counted(self: MaskStore, *arguments: Any) -> None:
+            calls[0] += 1
+            if calls[0] > times:
+                raise KeyboardInterrupt
+            enforce(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MaskStore, "enforce", counted)
+            yield
+
+    return interrupted
 
 
 def forget_plugins() -> None:

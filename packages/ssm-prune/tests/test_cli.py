@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from torch import Tensor
 from ssm_core import plugin_host
 from ssm_core.cli import main
 from ssm_core.train.checkpoint import load_state
-from ssm_prune.masks import MaskStore
 
 PRUNED = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
 RAMP = ("--prune.begin", "2it", "--prune.end", "8it", "--prune.every", "1it")
 Train = Callable[..., Path]
+Interrupt = Callable[[int], AbstractContextManager[None]]
 
 
 def prunable(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -115,23 +116,12 @@ def test_sparsity_0_is_bit_identical_to_no_pruning(train: Train) -> None:
     ],
 )
 def test_a_run_stopped_in_the_ramp_goes_on_bit_for_bit(
-    train: Train, monkeypatch: pytest.MonkeyPatch, stop: int, method: tuple[str, ...]
+    train: Train, interrupt: Interrupt, stop: int, method: tuple[str, ...]
 ) -> None:
     words = ("--prune", *method, "--prune.sparsity", "0.6")
     whole = train(*words, out="whole")
-    enforce = MaskStore.enforce
-    calls = 0
-
-    def interrupt(self: MaskStore, *arguments: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > stop:
-            raise KeyboardInterrupt
-        enforce(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(MaskStore, "enforce", interrupt)
-    train(*words, out="stopped", code=130)
-    monkeypatch.setattr(MaskStore, "enforce", enforce)
+    with interrupt(stop):
+        train(*words, out="stopped", code=130)
     resumed = train(*words, "--resume", "auto", out="stopped")
     assert resumed.name == "toy-001"
     assert losses(resumed) == losses(whole)

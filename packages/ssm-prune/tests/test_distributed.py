@@ -42,7 +42,7 @@ def ranks(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any
     folder = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join(filter(None, [str(toy_site), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    ports = free_ports(2)
+    ports = free_ports(4)
     processes = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(rank), str(folder), *ports],
@@ -144,6 +144,33 @@ def test_a_run_whose_processes_differ_fails(ranks: tuple[Any, Any]) -> None:
     assert [found["apart"]["code"] for found in ranks] == [2, 2]
     for found in ranks:
         assert "masks after step 2 of rank 1 differ" in found["apart"]["error"]
+
+
+def test_units_are_taken_out_and_levels_trained_by_two_processes(ranks: tuple[Any, Any]) -> None:
+    for case in ("removed", "levels"):
+        first, second = (found[case] for found in ranks)
+        assert (first["code"], second["code"]) == (0, 0), (case, first["error"])
+        # what each trains on differs: without averaged gradients, also after the change, so would
+        # the weights
+        assert first["weights"] == second["weights"] != []
+    small = Path(ranks[0]["removed"]["out"]) / "toy-001"
+    state = load_state(small / "checkpoints" / "last.safetensors")
+    for weights in (load_file(small / "model.safetensors"), state["module"], state["ema"]):
+        assert [weights[f"tower.layers.{i}.mixer.D"].shape for i in range(2)] == [(8,), (8,)]
+    (removal,) = state["plugins"]["prune"]["removals"]
+    assert (removal["step"], state["step"]) == (4, 8)
+
+    folder = Path(ranks[0]["levels"]["out"]) / "toy-001"
+    assert len(list((folder / "checkpoints").glob("rewind-*"))) == 1
+    report = json.loads((folder / "prune_report.json").read_text(encoding="utf-8"))
+    rows = [row for row in report["updates"] if "level" in row]
+    assert [row["level"] for row in rows] == [0, 1, 2]
+    removed = [round(fraction * rows[0]["total"]) for fraction in (0, 0.2, 0.36)]
+    assert [row["pruned"] for row in rows] == removed
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        weights = load_file(folder / name)
+        pruned = [w for n, w in weights.items() if n.startswith("tower") and n.endswith(PRUNED)]
+        assert sum(int((w == 0).sum()) for w in pruned) == removed[-1]
 
 
 def test_one_process_alone_decides_for_itself() -> None:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from ssm_core.train.checkpoint import load_state
 from ssm_core.train.loggers import read_metrics
 from ssm_core.train.optim import parameter_groups
 from ssm_core.train.restore import load_run
-from ssm_prune.masks import MaskStore
 
 Train = Callable[..., Path]
+Interrupt = Callable[[int], AbstractContextManager[None]]
 PRUNE = ("--prune", "dynamic-cosine", "--prune.sparsity", "0.5")
 TIMES = ("--prune.begin", "1it", "--prune.end", "4it", "--prune.every", "1it")
 CHANNELS = (*PRUNE, *TIMES, "--prune.units", "channels")
@@ -91,24 +92,13 @@ def test_weights_slots_and_averages_are_those_of_the_units_that_stay(train: Trai
     ("kind", "stop"), [("channels", 3), ("channels", 4), ("channels", 6), ("blocks", 6)]
 )
 def test_a_run_stopped_around_the_removal_goes_on_bit_for_bit(
-    train: Train, monkeypatch: pytest.MonkeyPatch, kind: str, stop: int
+    train: Train, interrupt: Interrupt, kind: str, stop: int
 ) -> None:
     words = (*REMOVED, "--prune.units", kind, *AVERAGED, "--trainer.max_steps", "8")
     whole = train(*words, out="whole")
-    enforce = MaskStore.enforce
-    calls = 0
-
-    def interrupt(self: MaskStore, *arguments: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > stop:
-            raise KeyboardInterrupt
-        enforce(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(MaskStore, "enforce", interrupt)
-    stopped = train(*words, out="stopped", code=130)
+    with interrupt(stop):
+        stopped = train(*words, out="stopped", code=130)
     assert bool(last(stopped)["sizes"]) == (stop >= 4)
-    monkeypatch.setattr(MaskStore, "enforce", enforce)
     resumed = train(*words, "--resume", "auto", out="stopped")
     assert resumed == stopped
     for name in ("model.safetensors", "model_ema.safetensors"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from ssm_text import CausalLM, CharLM, CharLMConfig, Vocabulary
 REPOSITORY = Path(__file__).parents[3]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., CharLM]:
     """A small model with random weights, float64 and without dropout by default."""
 
@@ -69,6 +70,21 @@ class Toy(CausalLM):
 def toy_model() -> Callable[[int | None], CausalLM]:
     """A model whose state takes in so many tokens, None: 64."""
     return Toy
+
+
+@pytest.fixture(scope="session")
+def slow_nats() -> Callable[[CausalLM, list[int], int], tuple[float, bool]]:
+    """Minus log p(target | text) by steps, the slow way, and whether the target is likeliest."""
+
+    def nats(model: CausalLM, text: list[int], target: int) -> tuple[float, bool]:
+        state = model.initial_state(1)
+        with torch.no_grad():
+            for id in text:
+                logits, state = model.step(torch.tensor([id]), state)
+        chances = torch.softmax(logits[0], 0)
+        return -math.log(float(chances[target])), int(chances.argmax()) == target
+
+    return nats
 
 
 @pytest.fixture

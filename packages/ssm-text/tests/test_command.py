@@ -100,6 +100,33 @@ def test_tomorrow_the_text_goes_on(trained_run, tmp_path, capsys, choices):
     assert first + "ab" + after == written(capsys, *prompt)
 
 
+@pytest.mark.parametrize("end", ["ctrl-c", "reader gone"])
+def test_an_interrupted_text_goes_on_too(trained_run, tmp_path, capfd, monkeypatch, end):
+    from ssm_text import command
+
+    words = ["generate", str(trained_run), "--temperature", "2", "--prompt", "abc"]
+    assert main(words) == 0
+    whole = capfd.readouterr().out
+    state, shown = str(tmp_path / "state"), []
+
+    def write(text: str) -> None:
+        shown.append(text)
+        if len(shown) == 21 and end == "ctrl-c":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif len(shown) == 21:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(command, "_write", write)
+    # the command sends what Python still holds for stdout nowhere: not this process' own
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    code = main([*words, "--max-new-tokens", "100000", "--save-state", state])
+    assert code == (130 if end == "ctrl-c" else 0)
+    monkeypatch.undo()
+    again = ["generate", str(trained_run), "--temperature", "2", "--state", state]
+    assert main([*again, "--max-new-tokens", "180"]) == 0
+    assert "".join(shown[:21]) + capfd.readouterr().out == whole
+
+
 def test_a_seed_draws_anew_from_a_state(trained_run, tmp_path, capsys):
     words, state = [str(trained_run), "--temperature", "3"], str(tmp_path / "state")
     written(capsys, *words, "--prompt", "a", "--save-state", state)

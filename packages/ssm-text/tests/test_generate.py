@@ -9,6 +9,7 @@ from ssm_text import generate as generate_function
 from ssm_text.errors import GenerationError, TokenError
 from ssm_text.generate import new_texts
 from ssm_text.saved_state import load_state, save_state
+from ssm_text.texts import Texts
 
 GREEDY = Sampling(temperature=0)
 
@@ -255,6 +256,9 @@ def test_texts_of_another_model(make_model, vocabulary):
     model = make_model()
     with pytest.raises(ConfigError, match="texts are of another model"):
         generate(model, vocabulary, "a", texts=new_texts(make_model(), vocabulary))
+    model = make_model(vocab_size=9)
+    with pytest.raises(ConfigError, match="written in 9 different tokens, the vocabulary has 8"):
+        generate(model, Syllables(), "ab", texts=Texts(model))
 
 
 def test_package_exports_the_function():

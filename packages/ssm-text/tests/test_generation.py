@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_core.errors import ConfigError, UnknownNameError
-from ssm_text import Sampling
+from ssm_text import MambaLM, MambaLMConfig, Sampling
 from ssm_text.errors import GenerationError, TokenError
 from ssm_text.generation import Ending, stream
 from ssm_text.sampling import draw, generators
@@ -68,6 +68,43 @@ def test_a_batch_of_any_lengths_is_each_text_alone_recomputed(make_model, mixer,
         alone = model.generate([prompt], 15, **options | {"seed": sampling.seed})
         assert torch.equal(alone[0], text)
     assert len(set(torch.cat(together).tolist())) > 2  # constant texts would prove little
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_transformer_with_positions_writes_beyond_them(make_model, temperature):
+    """Each text of a batch begins anew where it would alone, with the rest of what it saw."""
+    model = make_model(mixer="attention", positions=8)
+    prompts = prompts_of(3, 7, 12)
+    for i, (prompt, text) in enumerate(
+        zip(prompts, model.generate(prompts, 25, temperature=temperature), strict=True)
+    ):
+        own, ids = generators(Sampling(seed=i), 1), prompt
+        for _ in range(25):
+            window = ids[expected_start(len(ids), 8) :].unsqueeze(0)
+            chosen = draw(model(window)[:, -1], Sampling(temperature), own)
+            ids = torch.cat([ids, chosen])
+        assert torch.equal(text, ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixer": "mamba2", "mixer_options": {"headdim": 4}},
+        {"mixer": "mamba3", "mixer_options": {"headdim": 4}},
+    ],
+)
+def test_published_kinds_of_models_generate(options, temperature):
+    """With more rows than ids: what recomputing everything gives."""
+    torch.manual_seed(0)
+    model = MambaLM(MambaLMConfig(d_model=8, n_layers=2, vocab_size=7, **options)).double()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(100)
+    prompts = prompts_of(4, 1)
+    for i, text in enumerate(model.generate(prompts, 12, temperature, seed=3)):
+        expected = slow(model, prompts[i], 12, Sampling(temperature, seed=3 + i))
+        assert text[len(prompts[i]) :].tolist() == expected
 
 
 def test_a_tensor_gives_a_tensor(make_model):
@@ -141,7 +178,7 @@ def test_fewer_ids_than_the_model_has(make_model):
         Texts(model, 1, vocab_size=8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     pieces=st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), max_size=3),
@@ -258,20 +295,29 @@ def test_the_common_random_state_is_left_alone(make_model):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "rnn"])
-def test_memory_stays_flat(make_model, mixer):
-    """State and number of tensors after 2000 tokens are those after 100."""
-    model = make_model(dtype=torch.float32, mixer=mixer, n_layers=1)
-    texts = Texts(model, 2)
+def memory_after(model, marks: list[int]) -> list[tuple[int, int]]:
+    """Bytes of the state and number of tensors alive after so many tokens."""
+    texts, found = Texts(model, 2), []
     texts.read(prompts_of(1, 1))
-    measured = []
-    for i, _ in enumerate(stream(texts, Sampling(1.0), Ending(2001))):
-        if i in (100, 2000):
+    for count, _ in enumerate(stream(texts, Sampling(1.0), Ending(max(marks))), 1):
+        if count in marks:
             size = sum(leaf.untyped_storage().nbytes() for leaf in leaves(texts.state))
             gc.collect()
-            tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-            measured.append((size, tensors))
-    assert measured[0] == measured[1]
+            # not isinstance: it would ask objects that warn when looked at
+            alive = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+            found.append((size, alive))
+    return found
+
+
+@pytest.mark.parametrize("mixer", ["mamba", "rnn"])
+def test_memory_stays_flat(make_model, mixer):
+    first, last = memory_after(make_model(n_layers=1, mixer=mixer), [100, 2000])
+    assert first == last
+
+
+def test_attention_shows_that_growth_would_be_seen(make_model):
+    first, last = memory_after(make_model(n_layers=1, mixer="attention"), [10, 30])
+    assert last[0] > 2 * first[0]
 
 
 @pytest.mark.parametrize(
@@ -283,6 +329,8 @@ def test_memory_stays_flat(make_model, mixer):
         ([torch.tensor([1]), torch.tensor([-1])], r"text 1: ids from -1 to -1, expected 0 to 6"),
         (torch.tensor([[1.0]]), r"text 0: .*torch.float32, expected \(l,\) and torch.int64"),
         ([torch.tensor([[1]])], r"text 0: ids have shape \(1, 1\)"),
+        ([[1, 2]], "text 0 is a list, expected a tensor of ids"),
+        (torch.tensor(1), r"ids have shape \(\), expected \(b, l\)"),
         (torch.tensor([1, 2]), r"ids have shape \(2,\), expected \(b, l\), or a list of \(l,\)"),
     ],
 )

@@ -13,6 +13,7 @@ import ssm_text
 from ssm_core import DataInfo, plugin_host
 from ssm_core.cli import main
 from ssm_core.errors import ConfigError
+from ssm_core.train.loggers import read_metrics
 from ssm_text import plugin
 
 MAMBA = 2_644_992
@@ -25,6 +26,12 @@ SIZES = {
     "shakespeare-rnn": (65, 2_645_496),
     "shakespeare-mamba-512": (65, 10_205_184),
     "shakespeare-mamba-512-nodropout": (65, 10_205_184),
+    "copying-mamba": (18, 66_624),
+    "copying-s4d": (18, 66_550),
+    "selective-copying-mamba": (18, 66_624),
+    "selective-copying-s4d": (18, 66_550),
+    "induction-heads-mamba": (17, 66_560),
+    "induction-heads-s4d": (17, 66_486),
 }
 
 
@@ -56,7 +63,7 @@ def test_entry_point():
             },
         ),
         ("tasks", {"language-model"}),
-        ("commands", {"generate", "tokenize"}),
+        ("commands", {"generate", "perplexity", "tokenize"}),
         ("recipes", set(SIZES)),
     ],
 )
@@ -75,7 +82,7 @@ def test_recipe_resolves_and_its_model_builds(recipe, capsys):
     spec = plugin_host().get("models", "char-lm")
     fields = {k: v for k, v in options["model"].items() if k != "name"}
     vocab_size, parameters = SIZES[recipe]
-    info = DataInfo((options["data"]["context"],), vocab_size)
+    info = DataInfo((options["data"].get("context", 1),), vocab_size)
     model = spec.build(spec.config(**fields), info)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
@@ -130,6 +137,35 @@ def test_bad_options_are_one_line(words, message, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[-1]
     assert lines[-1].startswith("ssm-train: error: ")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "message"),
+    [
+        ("copying-mamba", ["--data.tokens", "99"], "data.tokens is 99, expected 1 to data.length"),
+        ("induction-heads-s4d", ["--data.tokens", "9"], "unknown"),
+        ("selective-copying-s4d", ["--trainer.patience", "-1"], "trainer.patience is -1"),
+        ("shakespeare-transformer", ["--model.init", "gtp"], "gtp"),
+        ("shakespeare-transformer", ["--model.position", "9"], "model.positions"),
+        ("shakespeare-transformers", [], "shakespeare-transformer"),
+    ],
+)
+def test_bad_options_of_other_recipes_are_one_line(recipe, words, message, tmp_path, capsys):
+    assert main(["fit", recipe, "--out", str(tmp_path), *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert message in lines[-1]
+    assert lines[-1].startswith("ssm-train: error: ")
+
+
+@pytest.mark.parametrize("task", ["copying", "selective-copying", "induction-heads"])
+def test_synthetic_recipes_train_a_few_steps(task, tmp_path):
+    words = f"""--out {tmp_path} --trainer.max_steps 3 --data.eval_examples 20 --data.length 9
+        --model.d_model 8 --trainer.eval_every 2 --trainer.log_every 1 --trainer.accelerator cpu"""
+    for mixer in ("mamba", "s4d"):
+        assert main(["fit", f"{task}-{mixer}", *words.split()]) == 0
+        metrics = read_metrics(tmp_path / f"{task}-{mixer}-001" / "metrics.csv")
+        assert [step for step, _ in metrics["eval/accuracy"]] == [2, 3]
+        assert all(0 <= value <= 1 for _, value in metrics["eval/accuracy"])
 
 
 def test_shakespeare_recipe_trains_a_step(data_root, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ssm_core.errors import ConfigError
 from ssm_text.errors import GenerationError
-from ssm_text.sampling import Sampling, check_logits, draw, generators, probabilities
+from ssm_text.sampling import FEW, Sampling, check_logits, draw, generators, probabilities
 
 LOGITS = torch.tensor([[0.1, 2.0, -1.0, 1.0, 0.5]])
 rows = st.integers(1, 12).flatmap(
@@ -92,6 +92,20 @@ def test_filters_by_hand():
     assert at(min_p=1.0) == pytest.approx([1, 0, 0, 0])
     # top_p acts before min_p: of 0.5, 0.3, 0.15 alone the first two would be 0.84 >= 0.82
     assert at(top_p=0.82, min_p=0.2) == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0])
+
+
+@pytest.mark.parametrize("spread", [0.01, 3.0])
+def test_large_vocabularies(spread):
+    """Few tokens make up top_p, or many."""
+    generator = torch.Generator().manual_seed(0)
+    logits = spread * torch.randn(2, 2000, generator=generator, dtype=torch.float64)
+    sampling = Sampling(1.0, top_p=0.9)
+    ours = probabilities(logits, sampling)
+    for i in range(2):
+        expected = torch.tensor(naive(logits[i].tolist(), [False] * 2000, sampling)).double()
+        assert torch.allclose(ours[i], expected, rtol=1e-6, atol=0)
+        assert torch.equal(ours[i], probabilities(logits[i : i + 1], sampling)[0])
+    assert (int((ours > 0).sum(1).min()) > FEW) == (spread < 1)
 
 
 def test_temperature_acts_before_top_p():

@@ -25,10 +25,11 @@ def load(model: MambaLM) -> nn.Module:
     tensors, config = to_official(model, "huggingface")
     name = CLASSES[model.config.mixer]
     options = getattr(transformers, f"{name}Config").from_dict(config)
-    theirs: nn.Module = getattr(transformers, f"{name}ForCausalLM")(options)
+    theirs: Any = getattr(transformers, f"{name}ForCausalLM")(options)
     theirs.load_state_dict(tensors, strict=False)  # a tied head is not repeated
     theirs.tie_weights()
-    return theirs.eval()
+    found: nn.Module = theirs.eval()
+    return found
 
 
 def prefill(theirs: Any, ids: Tensor) -> Tensor:

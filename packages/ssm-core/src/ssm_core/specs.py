@@ -149,7 +149,9 @@ class BenchmarkSpec:
 class ExtensionSpec:
     """An optional section of a run, chosen by `--SECTION NAME` and set by `--SECTION.key value`.
 
-    `build(config)` returns an object whose `@hookimpl` methods take part in that run only.
+    `build(config)` returns an object whose `@hookimpl` methods take part in that run only. If
+    `config` has a field `force_resume`, a run that goes on with it true may have other options of
+    this section than before; the extension has to see to it that they fit the checkpoint.
 
     Attributes:
         section: configuration key and option, e.g. "prune".

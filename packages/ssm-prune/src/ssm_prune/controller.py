@@ -44,6 +44,7 @@ class Controller(PrunedModel):
         points: steps after which the method may want the weights back (`Rewind`).
         metrics: results of the last evaluation, for the history of levels.
         vetoes: proposals that `ssm_prune_check` stopped.
+        forced: what was changed by `prune.force_resume`, each time.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Controller(PrunedModel):
         self.plugins = plugins
         self.history: list[dict[str, Any]] = []
         self.vetoes: list[dict[str, Any]] = []
+        self.forced: list[dict[str, Any]] = []
         self.metrics: dict[str, float] = {}
 
     @torch.no_grad()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ssm_core import hookimpl
 from ssm_core.errors import CheckpointError, ConfigError
 from ssm_core.train.recorder import loader_state
-from ssm_prune.controller import Controller
 from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.options import PruneOptions
 from ssm_prune.removal import Removal
 from ssm_prune.report import write_report
 from ssm_prune.report_run import report_quietly
 from ssm_prune.rewind import load_rewind, rewind_state, save_rewind
+from ssm_prune.stack import Stack
 from ssm_prune.steps import RunLength
 
 if TYPE_CHECKING:
@@ -33,15 +34,16 @@ class PruneExtension:
     """
 
     def __init__(self, method: Method, options: PruneOptions, plugins: PrunePlugins) -> None:
-        self.controller = Controller(method, options, plugins, self._follow)
+        self.stack = Stack(method, options, plugins, self._follow)
+        self.controller = self.stack.first
         self._run: Run | None = None
         #: step -> SHA-256 of what was kept there
         self._rewinds: dict[int, str] = {}
 
     @hookimpl(trylast=True)
     def ssm_run_start(self, run: Run) -> None:
-        options = self.controller.options
-        if options.remove and options.units == "blocks" and run.config.optim.layer_decay:
+        removers = [one.options.units for one in self.stack.controllers if one.options.remove]
+        if "blocks" in removers and run.config.optim.layer_decay:
             # a resumed run would make other groups of what is left than the optimizer had
             raise ConfigError(
                 "prune.remove takes blocks out, and the learning rates of the others would depend "
@@ -50,7 +52,7 @@ class PruneExtension:
         length = RunLength(run.total_steps, run.steps_per_epoch)
         # Fabric wraps the optimizer; the wrapper's `state` goes stale when a checkpoint is loaded
         optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
-        self.controller.start(run.module, optimizer, length, run.config.trainer.seed)
+        self.stack.start(run.module, optimizer, length, run.config.trainer.seed)
         self._run = run
 
     @hookimpl(trylast=True)
@@ -59,16 +61,16 @@ class PruneExtension:
 
     @hookimpl(trylast=True)
     def ssm_backward_end(self, run: Run) -> None:
-        self.controller.before_optimizer_step(run.step)
+        self.stack.before_optimizer_step(run.step)
 
     @hookimpl(trylast=True)
     def ssm_step_end(self, run: Run, metrics: dict[str, float]) -> None:
-        metrics.update(self.controller.after_optimizer_step(run.step, _average(run)))
+        metrics.update(self.stack.after_optimizer_step(run.step, partial(_average, run)))
         self._keep(run)
 
     @hookimpl(trylast=True)
     def ssm_epoch_end(self, run: Run) -> None:
-        run.log(self.controller.epoch_end(run.epoch, _average(run)))
+        run.log(self.stack.epoch_end(run.epoch, partial(_average, run)))
 
     @hookimpl(trylast=True)
     def ssm_eval_end(self, run: Run, metrics: dict[str, float]) -> None:
@@ -89,7 +91,7 @@ class PruneExtension:
     @hookimpl
     def ssm_checkpoint_save(self, run: Run, state: dict[str, Any]) -> None:
         rewinds = {str(step): digest for step, digest in self._rewinds.items()}
-        state[STATE_KEY] = self.controller.state_dict() | {"rewinds": rewinds}
+        state[STATE_KEY] = self.stack.state_dict() | {"rewinds": rewinds}
 
     @hookimpl
     def ssm_checkpoint_load(self, run: Run, state: Mapping[str, Any]) -> None:
@@ -98,7 +100,7 @@ class PruneExtension:
                 f"{run.folder}: the checkpoint is of a run without pruning: resume without "
                 "--prune, or start a new run"
             )
-        self.controller.load_state_dict(state[STATE_KEY])
+        self.stack.load_state_dict(state[STATE_KEY])
         rewinds = {int(step): digest for step, digest in state[STATE_KEY]["rewinds"].items()}
         for digest in rewinds.values():
             load_rewind(run.folder, digest)
@@ -109,11 +111,11 @@ class PruneExtension:
         if self._run is None:
             return
         if run.fabric.is_global_zero:
-            write_report(self.controller, run.folder / "prune_report.json", run.step)
+            write_report(self.stack.controllers, run.folder / "prune_report.json", run.step)
             if error is None and run.stop_reason != "interrupted":
                 report_quietly(run.folder)
         if error is None:
-            self.controller.check_reached(run.step)
+            self.stack.check_reached(run.step)
 
     def _keep(self, run: Run) -> None:
         """Write what the method may want back, after the steps that it named."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ssm_core.errors import ConfigError
 
@@ -30,6 +30,10 @@ class PruneOptions:
             tensor (layer), or more of the larger ones (erk: Erdos-Renyi-Kernel densities).
         allow_unsafe: name patterns such as `*.conv1d.weight` of tensors to prune although the
             policy forbids or limits it.
+        stack: further methods with their options, such as [{method: "n:m", begin: 80%}]; a weight
+            is kept only if every method keeps it.
+        force_resume: go on from a checkpoint although version or options of the method are others
+            than it was saved with; the report says which.
     """
 
     sparsity: float = 0.8
@@ -41,6 +45,8 @@ class PruneOptions:
     ramp: str = "cosine"
     scope: Literal["global", "layer", "erk"] = "global"
     allow_unsafe: tuple[str, ...] = ()
+    stack: tuple[dict[str, Any], ...] = ()
+    force_resume: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssm_core.train.checkpoint import write_text
+from ssm_prune.stack import removed_by_any
 
 if TYPE_CHECKING:
     from ssm_prune.controller import Controller
 
 
-def write_report(controller: Controller, path: Path, step: int) -> None:
+def write_report(controllers: Sequence[Controller], path: Path, step: int) -> None:
     """Write the report of a run that has come to `step`, atomically."""
-    write_text(path, json.dumps(report(controller, step), indent=2) + "\n")
+    write_text(path, json.dumps(report(controllers, step), indent=2) + "\n")
 
 
-def report(controller: Controller, step: int) -> dict[str, Any]:
-    """The report as a mapping of JSON values."""
+def report(controllers: Sequence[Controller], step: int) -> dict[str, Any]:
+    """The report as a mapping of JSON values.
+
+    It is about the first method; of those of `prune.stack` it has the same under `stack`, but
+    weights are counted once, whichever of the methods has removed them.
+    """
+    first, *others = controllers
+    shapes = {name: shape for one in controllers for name, shape in one.store.shapes.items()}
+    return _of_method(first, step) | {
+        "prunable_weights": sum(shape.numel() for shape in shapes.values()),
+        "removed_weights": sum(removed_by_any(controllers, name) for name in shapes),
+        "tensors": [_tensor(controllers, name) for name in first.verdicts],
+        "stack": [_of_method(other, step) for other in others],
+    }
+
+
+def _of_method(controller: Controller, step: int) -> dict[str, Any]:
     method, schedule, store = controller.method, controller.schedule, controller.store
     return {
         "method": method.spec.name,
@@ -39,7 +56,6 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
             "ramp": controller.options.ramp,
             "finished": step >= schedule.end,
         },
-        "tensors": [_tensor(controller, name) for name in controller.verdicts],
         "masked_tensors": list(store.shapes),
         "updates": controller.history,
         "removals": [
@@ -47,12 +63,13 @@ def report(controller: Controller, step: int) -> dict[str, Any]:
             for removal in controller.removals
         ],
         "stopped_proposals": controller.vetoes,
+        "forced_resumes": controller.forced,
     }
 
 
-def _tensor(controller: Controller, name: str) -> dict[str, Any]:
-    parameter = controller.model.get_parameter(name)
-    verdict, removed = controller.verdicts[name], controller.store.pruned(name)
+def _tensor(controllers: Sequence[Controller], name: str) -> dict[str, Any]:
+    parameter = controllers[0].model.get_parameter(name)
+    verdict, removed = controllers[0].verdicts[name], removed_by_any(controllers, name)
     return {
         "name": name,
         "shape": list(parameter.shape),

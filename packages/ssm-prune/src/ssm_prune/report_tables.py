@@ -69,6 +69,21 @@ def _costs_note(report: Mapping[str, Any]) -> str:
     return " ".join(notes)
 
 
+def methods_table(report: Mapping[str, Any]) -> Table:
+    """The methods of a stack, and what each has reached; empty for one method alone."""
+    stack = report.get("stack", ())
+    rows = [
+        (one["method"], one["provider"], one["units"], f"{one['requested_sparsity']:.2%}",
+         f"{one['achieved_sparsity']:.2%}", f"{one['schedule']['begin']:,}",
+         REMOVED if one["removals"] else MASKED)
+        for one in (report, *stack)
+    ]  # fmt: skip
+    header = ("method", "provider", "units", "requested", "achieved", "from step", "state")
+    whole = f"{report['removed_weights']:,} of {report['prunable_weights']:,}"
+    note = f"Together, {whole} prunable weights of the model as it is now are masked."
+    return Table(header, rows, note=note) if stack else Table((), ())
+
+
 def achieved(update: Mapping[str, Any]) -> float:
     """Share of the weights that masks can reach which a mask update left at zero."""
     return float(update["pruned"]) / max(1, update["total"])

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from ssm_prune.controller import Controller
 
 
+#: options that are no part of how one method prunes
+APART = ("stack", "force_resume")
+#: options without which the masks of a checkpoint have no meaning, forced or not
+FIXED = frozenset({"units"})
+
+
 def saved_state(controller: Controller) -> dict[str, Any]:
     """Everything a resumed run needs: tensors and JSON values."""
     units = controller.units
@@ -31,6 +37,7 @@ def saved_state(controller: Controller) -> dict[str, Any]:
         "rng": controller.ctx.rng.get_state(),
         "history": controller.history,
         "vetoes": controller.vetoes,
+        "forced": controller.forced,
     }
 
 
@@ -41,7 +48,9 @@ def load_saved(controller: Controller, state: Mapping[str, Any]) -> None:
         CheckpointError: saved by another method or version, or with other options.
     """
     now = saved_settings(controller.method, controller.options, controller.schedule)
-    check_settings(state, now)
+    force = controller.options.force_resume
+    changes = check_settings(state, now, force)
+    controller.forced = [*state["forced"], *([changes] if changes else [])]
     store, units = controller.store, controller.units
     store.load_state_dict(state["masks"])
     controller.removals = list(state["removals"])
@@ -61,6 +70,8 @@ def saved_settings(method: Method, options: PruneOptions, schedule: Schedule) ->
     """Method, provider and options for a checkpoint; times as steps, however they were given."""
     times = {key: getattr(schedule, key) for key in ("begin", "end", "every")}
     values = dataclasses.asdict(options) | times
+    for key in APART:
+        del values[key]
     return {
         "method": method.spec.name,
         "provider": method.provider,
@@ -68,27 +79,37 @@ def saved_settings(method: Method, options: PruneOptions, schedule: Schedule) ->
     }
 
 
-def check_settings(state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_settings(
+    state: Mapping[str, Any], now: Mapping[str, Any], force: bool = False
+) -> dict[str, Any]:
     """Compare those of a checkpoint with those of this run.
 
     Args:
         state, now: as `saved_settings` returns them; `state` may hold more.
+        force: let version and options differ; what they mean for the masks so far is the user's.
+    Returns:
+        Option, or "provider", -> value before and now, of what differs; without `force` nothing.
     Raises:
         CheckpointError: saved by another method or version, or with other options.
     """
     old, new = (state["method"], state["provider"]), (now["method"], now["provider"])
-    if old != new:
+    if old != new and not (force and old[0] == new[0]):
         raise CheckpointError(
             f"the checkpoint was pruned with {old[0]!r} of {old[1]}, this is {new[0]!r} of "
             f"{new[1]}: install {old[1]} to go on with that run, or start a new one"
         )
     saved, present = state["settings"], now["settings"]
+    changes = {} if old == new else {"provider": [old[1], new[1]]}
     for key in sorted({*present, *saved}):
-        if present.get(key) != saved.get(key):
+        if present.get(key) == saved.get(key):
+            continue
+        if not force or key in FIXED:
             raise CheckpointError(
                 f"the checkpoint was pruned with {key} {saved.get(key)!r}, this run has "
                 f"{present.get(key)!r}: resume with the options of the original run"
             )
+        changes[key] = [saved.get(key), present.get(key)]
+    return changes
 
 
 def method_seed(seed: int, method: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ def trained(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(trained: Path, train: Callable[..., Path], tmp_path: Path) -> Path:
-    """A copy of the trained run, with the toy recipe installed (by `train`)."""
+def run(trained: Path, toy_recipe: None, tmp_path: Path) -> Path:
+    """A copy of the trained run, with the toy recipe installed."""
     return Path(shutil.copytree(trained, tmp_path / "copies" / trained.name))
 
 

@@ -60,6 +60,18 @@ def test_units_are_predicted_smaller(train: Train, tmp_path: Path) -> None:
     assert after["flops"] < before["flops"]  # type: ignore[index]
 
 
+def test_every_method_of_a_stack_is_in_the_plan(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--prune", "dynamic-cosine", "--prune.units", "channels", "--prune.sparsity", "0.5")
+    stack = ("--prune.stack", '[{method: "n:m", begin: 90%}]')
+    plan = plan_of(tmp_path / "plan.json", "toy", *words, *stack)
+    (other,) = plan["stack"]  # type: ignore[misc]
+    assert (other["method"], other["units"]) == ("n:m", "weights")
+    assert other["mask_updates"]["begin"] == 11  # of 12 steps
+    assert f"{other['requested_sparsity']:.2%} of the weights" in capsys.readouterr().out
+
+
 def test_a_run_is_planned_with_its_own_options_or_others(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssm_core.cli import commands
 from ssm_core.errors import ConfigError
 from ssm_core.train.checkpoint import load_state
 from ssm_prune import MethodSpec, NotPrunedError, Problem, PruneError, hookimpl
 from ssm_prune.loader import PrunePlugins
-from ssm_prune.masks import MaskStore
 from ssm_prune.methods.early_bird import EarlyBird, EarlyBirdOptions
 from ssm_prune.testing import ToyRun
 
 SPEC = MethodSpec("early-bird", EarlyBird, "", EarlyBirdOptions)
 Train = Callable[..., Path]
+Interrupt = Callable[[int], AbstractContextManager[None]]
 WORDS = ("--prune", "early-bird", "--prune.every", "1it", "--prune.end", "10it")
 #: half of the 16 channels of each of two layers go
 REMOVE = (*WORDS, "--prune.units", "channels", "--prune.remove", "true", "--optim.lr", "0.002")
@@ -144,9 +144,8 @@ def losses(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def test_units_are_taken_out_on_emergence_and_a_kill_changes_nothing(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: Train, interrupt: Interrupt
 ) -> None:
-    monkeypatch.setattr(commands, "print_report", lambda *arguments: None)  # saves time
     whole = train(*REMOVE, out="whole")
     weights = load_file(whole / "model.safetensors")
     assert weights["tower.layers.0.mixer.out_proj.weight"].shape == (8, 8)
@@ -157,20 +156,8 @@ def test_units_are_taken_out_on_emergence_and_a_kill_changes_nothing(
     assert all(value <= 0.1 for value in rows[-1])
     logged = [float(value) for _, name, value in losses(whole) if name == "prune/mask_distance"]
     assert logged == pytest.approx([max(row) for row in rows[1:]])
-    enforce = MaskStore.enforce
     for stop in (len(rows) - 1, len(rows), len(rows) + 1):
-        calls = []
-
-        def interrupt(
-            self: MaskStore, *rest: Any, calls: list[int] = calls, stop: int = stop
-        ) -> None:
-            calls.append(1)
-            if len(calls) > stop:
-                raise KeyboardInterrupt
-            enforce(self, *rest)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(MaskStore, "enforce", interrupt)
+        with interrupt(stop):
             train(*REMOVE, out=f"killed-{stop}", code=130)
         resumed = train(*REMOVE, "--resume", "auto", out=f"killed-{stop}")
         assert losses(resumed) == losses(whole)

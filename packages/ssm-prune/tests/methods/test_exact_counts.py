@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from ssm_prune.loader import Method, PrunePlugins
 from ssm_prune.methods import ssm_prune_methods
 from ssm_prune.steps import RunLength
 
+Started = tuple[nn.Sequential, torch.optim.Optimizer, Controller]
+Make = Callable[[str, torch.dtype, dict[str, Any]], Started]
 SPECS = {spec.name: spec for spec in ssm_prune_methods()}
 BEGIN, END, EVERY, SPARSITY, STEPS = 2, 20, 4, 0.77, 25
 RAMP = {"begin": BEGIN, "end": END, "every": EVERY, "sparsity": SPARSITY}
@@ -38,26 +41,26 @@ ONE_SHOT: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def make(name: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[nn.Sequential, Any, Any]:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 11), nn.Linear(11, 7), nn.Linear(7, 3))
-    model.to(dtype)
-    with torch.no_grad():  # half of the weights tie at zero; together they are odd in number
-        model[1].weight[:, ::2] = 0
-        model[1].weight[0] = 0.25
-    model[2].weight.requires_grad_(False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    method = Method(SPECS[name], "ssm-prune", "0")
-    plugins = PrunePlugins(load_entry_points=False)
-    controller = Controller(method, SPECS[name].options(**options), plugins)
-    controller.start(model, optimizer, RunLength(STEPS, 5), seed=0)
-    return model, optimizer, controller
+@pytest.fixture
+def make(tied_model: Callable[[torch.dtype], nn.Sequential]) -> Make:
+    """`make(method, dtype, options)`: a model, its optimizer and the method started on them."""
+
+    def start(name: str, dtype: torch.dtype, options: dict[str, Any]) -> Started:
+        model = tied_model(dtype)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        method = Method(SPECS[name], "ssm-prune", "0")
+        plugins = PrunePlugins(load_entry_points=False)
+        controller = Controller(method, SPECS[name].options(**options), plugins)
+        controller.start(model, optimizer, RunLength(STEPS, 5), seed=0)
+        return model, optimizer, controller
+
+    return start
 
 
-def removed_per_step(name: str, dtype: torch.dtype, options: dict[str, Any]) -> list[int]:
+def removed_per_step(started: Started) -> list[int]:
     """How many weights are removed after each step; all of them are zero."""
-    model, optimizer, controller = make(name, dtype, options)
-    assert model[1].weight.numel() % 2 == 1
+    model, optimizer, controller = started
+    dtype = model[1].weight.dtype
     x = torch.randn(6, 4).to(dtype)
     counts = []
     for step in range(1, STEPS + 1):
@@ -75,10 +78,10 @@ def removed_per_step(name: str, dtype: torch.dtype, options: dict[str, Any]) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("name", "options", "initial", "cubic"), RAMPED)
 def test_along_a_ramp(
-    name: str, options: dict[str, Any], initial: float, cubic: bool, dtype: torch.dtype
+    make: Make, name: str, options: dict[str, Any], initial: float, cubic: bool, dtype: torch.dtype
 ) -> None:
     given = {"initial_sparsity": initial} if initial else {}
-    counts = removed_per_step(name, dtype, RAMP | options | given)
+    counts = removed_per_step(make(name, dtype, RAMP | options | given))
     expected, now = [], 0
     for step in range(1, STEPS + 1):
         u = (step - BEGIN) / (END - BEGIN)
@@ -92,12 +95,12 @@ def test_along_a_ramp(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("name", "options"), ONE_SHOT)
-def test_at_once(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    counts = removed_per_step(name, dtype, ONCE | options)
+def test_at_once(make: Make, name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    counts = removed_per_step(make(name, dtype, ONCE | options))
     assert counts == [0] * 6 + [round(SPARSITY * 77)] * (STEPS - 6)
 
 
-def test_one_shot_magnitude_takes_the_smallest_and_keeps_them() -> None:
+def test_one_shot_magnitude_takes_the_smallest_and_keeps_them(make: Make) -> None:
     model, optimizer, controller = make("magnitude", torch.float32, ONCE)
     x = torch.randn(6, 4)
     weight, masks = model[1].weight, []
@@ -115,7 +118,7 @@ def test_one_shot_magnitude_takes_the_smallest_and_keeps_them() -> None:
     assert all(torch.equal(mask, masks[6]) for mask in masks[6:])
 
 
-def test_random_is_the_same_for_a_seed_and_unlike_magnitude() -> None:
+def test_random_is_the_same_for_a_seed_and_unlike_magnitude(make: Make) -> None:
     masks = []
     for name in ("random", "random", "dynamic-cosine"):
         model, _, controller = make(name, torch.float32, RAMP | {"begin": 1, "end": 1})
@@ -127,7 +130,7 @@ def test_random_is_the_same_for_a_seed_and_unlike_magnitude() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_random_masks_only_grow() -> None:
+def test_random_masks_only_grow(make: Make) -> None:
     _, _, controller = make("random", torch.float32, RAMP)
     old = controller.ctx.mask("1.weight")
     for step in range(1, STEPS + 1):

@@ -109,7 +109,7 @@ def test_the_report_says_what_was_left_out_and_what_the_sparsity_is() -> None:
     model = Block()
     controller, optimizer = build(model)
     train(model, controller, optimizer, 6)
-    found = report(controller, 6)
+    found = report([controller], 6)
     removed = (16 * 8 + 5 * 16) // 2
     total = 16 * 8 + 5 * 16 + 6 * 5 + 8 * 6 * 4
     assert found["removed_weights"] == removed

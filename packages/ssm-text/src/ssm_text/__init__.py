@@ -10,6 +10,9 @@ from ssm_text.mamba_lm import MambaLM
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.official import from_official
 from ssm_text.sampling import Sampling
+from ssm_text.saved_state import load_state, save_state
+from ssm_text.texts import Texts
+from ssm_text.writer import load_writer
 
 __version__ = "0.1.0"
 
@@ -20,7 +23,11 @@ __all__ = [
     "MambaLM",
     "MambaLMConfig",
     "Sampling",
+    "Texts",
     "Vocabulary",
     "from_official",
     "generate",
+    "load_state",
+    "load_writer",
+    "save_state",
 ]

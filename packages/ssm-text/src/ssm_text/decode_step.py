@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -27,22 +28,28 @@ Capture: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
 def decode_step(model: CausalLM) -> DecodeStep:
     """The fastest way to do `model.step` on the model's device."""
     device = next(model.parameters()).device
-    return BufferedStep(model, cuda_graph) if device.type == "cuda" else model.step
+    if device.type != "cuda":
+        return model.step
+    return BufferedStep(model, partial(cuda_graph, device))
 
 
 class BufferedStep:
     """`model.step` on buffers that stay where they are, recorded by `capture` and then replayed.
 
-    The first step is an ordinary one; it shows the shapes. States whose shapes change from step to
+    The first steps are ordinary ones: recording takes as long as several, which a short text would
+    not win back, and they show the shapes. States whose shapes change from step to
     step (keys and values of attention) cannot be recorded: all their steps are ordinary ones. So
     they are, after a warning, where recording fails.
 
     What a recorded step returns are the buffers: the next one overwrites them. Memory: a state and
     what a step needs. Call it in inference mode.
+
+    Args:
+        after: how many steps are ordinary ones.
     """
 
-    def __init__(self, model: CausalLM, capture: Capture) -> None:
-        self._model, self._capture = model, capture
+    def __init__(self, model: CausalLM, capture: Capture, after: int = 8) -> None:
+        self._model, self._capture, self._first = model, capture, after
         self._replay: Callable[[], object] | None = None
         self._failed = False
         self._ids: Tensor
@@ -53,7 +60,8 @@ class BufferedStep:
         """Logits (b, V) after ids (b,), and the next state."""
         if self._replay is None or not self._fits(ids, state):
             logits, after = self._model.step(ids, state)
-            if not self._failed and _form(after) == _form(state):
+            self._first -= 1
+            if self._first <= 0 and not self._failed and _form(after) == _form(state):
                 self._record(ids, logits, after)
             return logits, after
         self._ids.copy_(ids)
@@ -92,22 +100,28 @@ class BufferedStep:
             buffer.copy_(leaf)
 
 
-def cuda_graph(run: Callable[[], None]) -> Callable[[], object]:
-    """Record `run` in a CUDA graph on the current device; returns what replays it.
+def cuda_graph(device: torch.device, run: Callable[[], None]) -> Callable[[], object]:
+    """Record `run` in a CUDA graph on `device`; returns what replays it.
 
     Raises:
         RuntimeError: something in it cannot be recorded.
     """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries set themselves up in the first runs
-        for _ in range(3):
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up in the first runs
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
 
 
 def _form(state: State) -> list[tuple[torch.Size, torch.dtype]]:

@@ -59,14 +59,19 @@ def generate(
     if texts is None:
         texts = new_texts(model, codec, sampling)
     else:
-        _check_fit(model, codec)
+        check_fit(model, codec)
         if texts.model is not model or len(texts.lengths) != 1:
             raise ConfigError("texts are of another model or several, expected one of this model")
+        if texts.vocab_size != len(codec):
+            raise ConfigError(
+                f"the text was written in {texts.vocab_size} different tokens, the vocabulary has "
+                f"{len(codec)}; use the one it was begun with"
+            )
     end = codec.end_of_text
     ending = Ending(max_new_tokens, stop_ids=() if end is None else (end,))
     ids = codec.encode(prompt)
     if not len(ids) and not texts.lengths[0]:
-        ids = _beginning(codec)
+        ids = beginning(codec)
     # checked above, at the call; a generator's own body would run only at the first `next`
     return _pieces(texts, ids, codec.stream(), StopStrings(stop), (sampling, ending))
 
@@ -77,11 +82,16 @@ def new_texts(model: CausalLM, codec: TextCodec, sampling: Sampling | None = Non
     Raises:
         ConfigError: model and codec do not fit together.
     """
-    _check_fit(model, codec)
+    check_fit(model, codec)
     return Texts(model, 1, sampling, len(codec))
 
 
-def _check_fit(model: CausalLM, codec: TextCodec) -> None:
+def check_fit(model: CausalLM, codec: TextCodec) -> None:
+    """Check that the tokens of `codec` can be those of `model`.
+
+    Raises:
+        ConfigError: they cannot.
+    """
     # a tokenizer's model may have more rows than there are tokens, to a round number
     fits = len(codec) <= model.vocab_size
     if isinstance(codec, Vocabulary):
@@ -94,8 +104,12 @@ def _check_fit(model: CausalLM, codec: TextCodec) -> None:
         )
 
 
-def _beginning(codec: TextCodec) -> Tensor:
-    """Ids (1,) that stand before a text that begins with nothing."""
+def beginning(codec: TextCodec) -> Tensor:
+    """Ids (1,) that stand before a text that begins with nothing.
+
+    Raises:
+        TokenError: the tokenizer has no token for that.
+    """
     if isinstance(codec, Vocabulary):
         return codec.encode("\n" if "\n" in codec else codec.characters[0])
     if codec.end_of_text is None:
@@ -121,6 +135,7 @@ def _pieces(
     with closing(stream(texts, sampling, ending)) as tokens:
         for chosen in tokens:
             id = int(chosen)
+            texts.check()  # the device was waited for already
             if id in ending.stop_ids:
                 break
             if piece := stops.push(decoder.push(id)):

@@ -52,6 +52,11 @@ class Ending:
         if self.max_new_tokens < 0:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens}, expected 0 or more")
 
+    @property
+    def pad(self) -> int:
+        """What stands behind a text that ended; without `stop_ids` none does before the others."""
+        return next(iter(self.stop_ids), 0) if self.pad_id is None else self.pad_id
+
     def check(self, vocab_size: int) -> None:
         """Check the ids.
 
@@ -89,13 +94,14 @@ def stream(
 def _stream(texts: Texts, sampling: Sampling, ending: Ending) -> Generator[Tensor, None, None]:
     active = torch.ones(len(texts.lengths), dtype=torch.bool, device=texts.device)
     stops = torch.tensor(list(ending.stop_ids), dtype=torch.int64, device=texts.device)
-    pad = ending.pad_id if ending.pad_id is not None else next(iter(ending.stop_ids), 0)
     waiting = texts.device.type == "cpu" or bool(len(stops))
     with evaluating(texts.model):
         for _ in range(ending.max_new_tokens):
-            ids = torch.where(active, texts.draw(sampling, active), pad)
+            ids = texts.draw(sampling, active if len(stops) else None)
             if waiting:
                 texts.check()
+            if len(stops):
+                ids = torch.where(active, ids, ending.pad)
             texts.push(ids)
             yield ids
             if len(stops):
@@ -128,16 +134,15 @@ def generate(
 ) -> Tensor | list[Tensor]:
     """Do what `CausalLM.generate` says."""
     sampling, ending = _parsed(max_new_tokens, temperature, options)
-    rows = list(prompts)
     if isinstance(prompts, Tensor) and prompts.dim() != 2:
         raise TokenError(
             f"generate: ids have shape {tuple(prompts.shape)}, expected (b, l), or a list of (l,)"
         )
+    rows = list(prompts)
     new = generate_ids(model, rows, sampling, ending) if rows else []
     if not isinstance(prompts, Tensor):
         return [torch.cat([ids.to(own.device), own]) for ids, own in zip(rows, new, strict=True)]
-    pad = ending.pad_id if ending.pad_id is not None else next(iter(ending.stop_ids), 0)
-    grown = prompts.new_full((len(rows), max((len(own) for own in new), default=0)), pad)
+    grown = prompts.new_full((len(rows), max((len(own) for own in new), default=0)), ending.pad)
     for row, own in zip(grown, new, strict=True):
         row[: len(own)] = own
     return torch.cat([prompts, grown], dim=1)

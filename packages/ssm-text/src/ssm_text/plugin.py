@@ -18,7 +18,7 @@ from ssm_core import (
 )
 from ssm_core.errors import ConfigError
 from ssm_core.specs import NoOptions
-from ssm_text import command, tokenize_command
+from ssm_text import command, perplexity_command, tokenize_command
 from ssm_text.benchmark import BENCHMARK
 from ssm_text.char_lm import CharLM, CharLMConfig
 from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
@@ -103,7 +103,7 @@ def ssm_register_datasets() -> list[DatasetSpec]:
             name="huggingface-text",
             config=HuggingFaceTextConfig,
             build=build_huggingface_text,
-            summary="a text column of a Hugging Face data set, tokenized once (--data.name)",
+            summary="a text column of a Hugging Face data set, tokenized once (--data.path)",
         ),
         DatasetSpec(
             name="token-file",
@@ -144,6 +144,12 @@ def ssm_register_commands() -> list[CommandSpec]:
             summary="continue a prompt with a trained or a published language model",
             configure=command.configure,
             run=command.run,
+        ),
+        CommandSpec(
+            name="perplexity",
+            summary="how well a language model predicts a text: perplexity, bits per byte",
+            configure=perplexity_command.configure,
+            run=perplexity_command.run,
         ),
         CommandSpec(
             name="tokenize",

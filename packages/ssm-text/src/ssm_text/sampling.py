@@ -18,6 +18,8 @@ from torch import Tensor
 from ssm_core.errors import ConfigError
 from ssm_text.errors import GenerationError
 
+FEW = 512
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -82,20 +84,19 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
         logits: (b, V), any floating type, finite.
         seen: (b, V) bool, True for tokens that the text has; None: there are none.
 
-    Cost: O(b V) time, and a sort of V numbers per text for `top_p` without `top_k`.
+    Cost: O(b V) time, and for `top_p` without `top_k` up to a sort of V numbers per text.
     """
-    logits = penalised(logits, sampling, seen)
+    logits = penalised(logits, sampling, seen).double()
     if sampling.temperature == 0:
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     # the largest becomes 0 before the division, so that a tiny temperature cannot overflow
     scaled = (logits - logits.amax(1, keepdim=True)) / sampling.temperature
     if sampling.top_k or sampling.top_p < 1:
-        most = min(sampling.top_k or scaled.shape[1], scaled.shape[1])
-        likeliest = scaled.topk(most, dim=1).values
-        before = likeliest.softmax(1)
-        before = before.cumsum(1) - before  # probability of all that are likelier
-        # the first has exactly 0 before it and stays; without top_p all of `most` do
-        kept = (before < sampling.top_p).sum(1) if sampling.top_p < 1 else most
+        likeliest, chances = _likeliest(scaled, sampling)
+        before = chances.cumsum(1) - chances  # probability of all that are likelier
+        # the first has exactly 0 before it and stays; without top_p all of them do
+        some = sampling.top_p < 1
+        kept = (before < sampling.top_p).sum(1) if some else likeliest.shape[1]
         scaled = _first_only(scaled, likeliest, kept)
     chances = scaled.softmax(1)
     if sampling.min_p:
@@ -105,12 +106,33 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
 
 
 def penalised(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
-    """The logits (b, V) in float64, those of tokens the text has made less likely."""
-    logits = logits.double()
+    """The logits (b, V), those of tokens that the text has made less likely (then float64)."""
     penalty = sampling.repetition_penalty
     if seen is None or penalty == 1:
         return logits
+    logits = logits.double()
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def _likeliest(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The greatest of `scaled` (b, V) in falling order, and their probabilities, both (b, k).
+
+    As many as top_k leaves, or enough for top_p.
+    """
+    size = scaled.shape[1]
+    if sampling.top_k:
+        likeliest = scaled.topk(min(sampling.top_k, size), dim=1).values
+        return likeliest, likeliest.softmax(1)
+    total = scaled.logsumexp(1, keepdim=True)
+    # a few mostly do, and the rest of a large vocabulary takes long to sort; on an accelerator
+    # looking would take longer
+    if size > FEW and scaled.device.type == "cpu":
+        likeliest = scaled.topk(FEW, dim=1).values
+        chances = (likeliest - total).exp()
+        if bool((chances.sum(1) > sampling.top_p).all()):
+            return likeliest, chances
+    likeliest = scaled.sort(dim=1, descending=True).values
+    return likeliest, (likeliest - total).exp()
 
 
 def _first_only(scaled: Tensor, likeliest: Tensor, kept: Tensor | int) -> Tensor:

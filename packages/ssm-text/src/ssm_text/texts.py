@@ -47,7 +47,8 @@ class Texts:
         seen: (b, V) bool, which tokens each text has.
         generators: one for each text.
 
-    Memory: one state, V bytes per text, and `context` ids per text.
+    Memory: one state, V bytes per text, and `context` ids per text. Cost: the model on what is
+    read, one step per token pushed; with a context, once in about context / 2 tokens so many anew.
     """
 
     def __init__(
@@ -121,7 +122,9 @@ class Texts:
         self._finite &= finite if active is None else finite | ~active
         # with a penalty of 1 it would change nothing
         seen = self.seen if sampling.repetition_penalty != 1 else None
-        return draw(logits, sampling, self.generators, seen)
+        if self.device.type not in ("cpu", "cuda"):  # others, mps say, have no float64
+            logits, seen = logits.cpu(), None if seen is None else seen.cpu()
+        return draw(logits, sampling, self.generators, seen).to(self.device)
 
     @torch.inference_mode()
     def push(self, ids: Tensor) -> None:
@@ -145,12 +148,14 @@ class Texts:
         """
         check_logits(self._finite)
 
-    @torch.inference_mode()
     def settle(self) -> None:
         """Let the model read the pending tokens, so that state and logits are up to date."""
-        if self.pending is None:
-            return
-        ids, self.pending = self.pending, None
+        if self.pending is not None:
+            ids, self.pending = self.pending, None
+            self._read_one(ids)
+
+    @torch.inference_mode()
+    def _read_one(self, ids: Tensor) -> None:
         self.recent = torch.cat([self.recent[:, 1:], ids.unsqueeze(1)], dim=1)
         if self._windows_move([length - 1 for length in self.lengths]):
             self._read_windows()
@@ -161,6 +166,8 @@ class Texts:
         if len(prompts) != len(self.lengths):
             raise TokenError(f"{len(prompts)} prompts for a batch of {len(self.lengths)} texts")
         for i, (ids, length) in enumerate(zip(prompts, self.lengths, strict=True)):
+            if not isinstance(ids, Tensor):
+                raise TokenError(f"text {i} is a {type(ids).__name__}, expected a tensor of ids")
             if ids.dim() != 1 or ids.dtype != torch.int64:
                 raise TokenError(
                     f"text {i}: ids have shape {tuple(ids.shape)} and type {ids.dtype}, "

@@ -7,7 +7,9 @@ import datasets
 import numpy as np
 import pytest
 
+from ssm_core.cli import main
 from ssm_core.errors import ConfigError, DataError
+from ssm_text.data.codec import codec_of
 from ssm_text.data.huggingface_text import HuggingFaceTextConfig, build_huggingface_text
 from ssm_text.data.token_folder import TokenFolder
 
@@ -25,7 +27,7 @@ def quiet_and_here(tmp_path, monkeypatch):
 
 def options(tmp_path, **values):
     defaults = {"context": 8, "tokenizer": "chars", "root": str(tmp_path / "root")}
-    return HuggingFaceTextConfig(**defaults | {"name": str(tmp_path / "set")} | values)
+    return HuggingFaceTextConfig(**defaults | {"path": str(tmp_path / "set")} | values)
 
 
 def saved(tmp_path, rows=ROWS):
@@ -69,7 +71,7 @@ def test_splits_and_learnt_tokens(tmp_path):
     datasets.DatasetDict(
         {name: datasets.Dataset.from_dict({"story": rows}) for name, rows in both.items()}
     ).save_to_disk(tmp_path / "set")
-    config = options(tmp_path, held_out="test", column="story", tokenizer="bpe:270")
+    config = options(tmp_path, eval_split="test", column="story", tokenizer="bpe:270")
     info = build_huggingface_text(config).info
     folder = TokenFolder.open(config.tokens_at())
     assert info.n_outputs == len(folder.codec)
@@ -82,7 +84,7 @@ def test_folder_of_json_files(tmp_path):
     (tmp_path / "set").mkdir()
     lines = [json.dumps({"text": row}) for row in ROWS]
     (tmp_path / "set" / "a.jsonl").write_text("\n".join(lines))
-    config = options(tmp_path, split="train[:10]")
+    config = options(tmp_path, train_split="train[:10]")
     build_huggingface_text(config)
     folder = TokenFolder.open(config.tokens_at())
     assert decoded(folder, "train") == "".join(row + "\n" for row in ROWS[:9])
@@ -91,7 +93,7 @@ def test_folder_of_json_files(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": ""}, r"data\.name is empty"),
+        ({"path": ""}, r"data\.path is empty"),
         ({"column": "txt"}, r"column 'txt': cannot be had .*txt.*--data\.column"),
         ({"column": "n"}, r"data\.column is 'n', which holds int, expected text"),
         ({"tokenizer": ""}, "tokenizer is empty, expected a tokenizer.json"),
@@ -110,6 +112,17 @@ def test_missing_split_is_one_line(tmp_path):
         tmp_path / "set"
     )
     with pytest.raises(DataError, match=r"split 'dev'.*cannot be had \(KeyError: 'dev'\)"):
-        build_huggingface_text(options(tmp_path, split="dev"))
+        build_huggingface_text(options(tmp_path, train_split="dev"))
     with pytest.raises(ConfigError, match=r"data\.train_frac is 2"):
         options(tmp_path, train_frac=2)
+
+
+def test_a_run_takes_the_tokenizer_along(tmp_path):
+    saved(tmp_path)
+    words = f"""fit stdlib-mamba --out {tmp_path / "runs"} --model.d_model 8 --model.n_layers 1
+        --loader.batch_size 2 --trainer.max_steps 1 --trainer.eval_every null
+        --trainer.accelerator cpu --data huggingface-text --data.path {tmp_path / "set"}
+        --data.tokenizer bpe:270 --data.context 8 --data.root {tmp_path / "root"}"""
+    assert main(words.split()) == 0
+    codec = codec_of(tmp_path / "runs" / "stdlib-mamba-001")
+    assert codec.decode(codec.encode("the sea")) == "the sea"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -117,6 +119,15 @@ def test_training_examples_are_new_in_every_epoch_and_the_same_when_resumed(name
     resumed = train_loader(BUILD[name](), LoaderOptions(batch_size=4), 7, 0, 1)
     resumed.load_state_dict(state)
     assert torch.equal(next(iter(resumed))[0], next(iterator)[0])
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_loader_processes_can_have_it(name):
+    data = pickle.loads(pickle.dumps(BUILD[name]().train))
+    torch.manual_seed(3)
+    inputs, _ = data.__getitems__([0, 1])
+    torch.manual_seed(3)
+    assert torch.equal(BUILD[name]().train.__getitems__([0, 1])[0], inputs)
 
 
 def test_one_training_example():

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ssm_text.data.token_writer as token_writer
 from ssm_core.cli import main
 from ssm_core.errors import ConfigError, DataError
 from ssm_core.train.checkpoint import load_weights
@@ -191,3 +192,22 @@ def test_the_tokenizer_of_a_run_is_not_replaced(tmp_path, bpe):
     keep_tokenizer(first, run)
     with pytest.raises(DataError, match="another tokenizer than that of the run"):
         keep_tokenizer(make_folder(tmp_path / "second", Tokenizer.train([TEXT], 262)), run)
+
+
+def test_few_pieces_are_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_writer, "BATCH", 100)
+    encode, encoded, ahead = LETTERS.encode, [], []
+
+    def pieces():
+        for i in range(50):
+            ahead.append(30 * i - sum(encoded))
+            yield Piece("train", "abc" * 10, False)
+
+    def counted(self, text):
+        encoded.append(len(text))
+        return encode(text)
+
+    monkeypatch.setattr(Vocabulary, "encode", counted)
+    folder = write_tokens(tmp_path / "tokens", LETTERS, pieces(), {})
+    assert folder.counts["train"] == 1500
+    assert max(ahead) <= 130

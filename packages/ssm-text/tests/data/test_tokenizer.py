@@ -160,11 +160,15 @@ def test_end_of_text(tmp_path):
         codec_of(tmp_path)
 
 
-def test_unusable_files_are_one_line(tmp_path):
+def test_unusable_files_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"nowhere/tokenizer\.json: no such file"):
         Tokenizer.from_pretrained(tmp_path / "nowhere" / "tokenizer.json")
     with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
         Tokenizer.from_pretrained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(DataError, match=r"runs/typo: no such file"):  # the hub is not asked
+        Tokenizer.from_pretrained("runs/typo")
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(DataError, match=r"tokenizer\.json: not a tokenizer \(") as caught:
         Tokenizer.from_pretrained(tmp_path)

@@ -15,6 +15,8 @@ from ssm_core.train.resolve import ResolvedConfig, parser_for, read_yaml, resolv
 
 #: may differ from the stored configuration when a run goes on; they do not change its numbers
 FREE_ON_RESUME = {"trainer.accelerator", "loader.num_workers", "loader.eval_batch_size"}
+#: an option of an extension that may be given then; if true, so may all others of its section
+FORCE = "force_resume"
 
 
 def fit_command(host: PluginHost, words: Sequence[str]) -> Path | None:
@@ -128,7 +130,8 @@ def _resumed_config(
         for key, value in options.items():
             name = f"{section}.{key}"
             was = old.options.get(section, {}).get(key)
-            if value != was and name not in FREE_ON_RESUME:
+            free = name in FREE_ON_RESUME or key == FORCE or options.get(FORCE) is True
+            if value != was and not free:
                 raise ConfigError(
                     f"--{name} {value} differs from {was} in {folder}/config.yaml: leave it out, "
                     "or start a new run with --resume no"

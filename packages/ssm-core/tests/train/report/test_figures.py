@@ -43,6 +43,22 @@ def test_losses_that_fall_far_are_logarithmic(name, last, scale):
     assert axes.get_yscale() == scale
 
 
+def test_overfitting_is_seen_in_one_panel():
+    """The losses of both kinds share an axis, in the colour of their run; one has a label."""
+    axes = new_figure(3, 3).add_subplot()
+    trained, held_out = [(1, 2.0), (2, 0.1)], [(1, 2.1), (2, 2.5)]
+    runs = [run("a", eval_loss=held_out), run("b", train_loss=trained, eval_loss=held_out)]
+    _draw_metric(axes, "eval/loss", runs)
+    lines = [(line.get_color(), line.get_label(), list(line.get_ydata())) for line in axes.lines]
+    assert lines[:2] == [(COLOURS[0], "a", [2.1, 2.5]), (COLOURS[1], "b", [2.1, 2.5])]
+    assert lines[2][0] == COLOURS[1]
+    assert lines[2][1].startswith("_")
+    assert lines[2][2] == [2.0, 0.1]
+    assert axes.get_yscale() == "log"
+    _draw_metric(axes := new_figure(3, 3).add_subplot(), "train/loss", runs)
+    assert len(axes.lines) == 1
+
+
 def test_nothing_was_logged(tmp_path):
     assert draw_curves([run("a"), run("b", time_step=[(1, 1.0)])], tmp_path / "c.png") is None
     assert draw_curves([], tmp_path / "c.png") is None

@@ -92,23 +92,39 @@ def check_masks(saved: Saved, masks: SavedMasks, found: Findings) -> None:
     for name in masks.gone:
         if name not in saved.tensors:
             found.failures.append(f"{name}: has a mask, but is not in the file")
+    _finish(masks, found)
+
+
+def check_zeros(tensors: Mapping[str, Tensor], masks: SavedMasks, found: Findings) -> None:
+    """Weights under the masks must be zero; others may be, in units that are masked."""
+    _check_under(masks, {"": tensors, "checkpoint: ": masks.weights}, found)
+    _finish(masks, found)
+
+
+def _check_under(
+    masks: SavedMasks, copies: Mapping[str, Mapping[str, Tensor]], found: Findings
+) -> None:
+    for where, weights in copies.items():
+        for name, gone in masks.gone.items():
+            left = int(weights[name][gone].count_nonzero()) if name in weights else 0
+            if left:
+                found.failures.append(f"{where}{name}: {left} weights under the mask are not 0")
+
+
+def _finish(masks: SavedMasks, found: Findings) -> None:
+    for removed, last in masks.counts:
+        if last is not None and last != removed:
+            found.failures.append(
+                f"the masks of the checkpoint remove {removed} weights, the last mask update "
+                f"removed {last}"
+            )
     removed = sum(int(gone.sum()) for gone in masks.gone.values())
-    if masks.removed_in_history is not None and masks.removed_in_history != removed:
-        found.failures.append(
-            f"the masks of the checkpoint remove {removed} weights, the last mask update removed "
-            f"{masks.removed_in_history}"
-        )
     found.rows.append(("masks", f"{len(masks.gone)} tensors, {removed:,} weights; all are 0"))
 
 
 def check_average(masks: SavedMasks, average: Mapping[str, Tensor], found: Findings) -> None:
     """Removed weights must be zero in the moving average too; it may have further zeros."""
-    copies = (("checkpoint's average: ", masks.average), ("average: ", average))
-    for where, weights in copies:
-        for name, gone in masks.gone.items():
-            left = int(weights[name][gone].count_nonzero()) if name in weights else 0
-            if left:
-                found.failures.append(f"{where}{name}: {left} weights under the mask are not 0")
+    _check_under(masks, {"checkpoint's average: ": masks.average, "average: ": average}, found)
     if masks.average or average:
         found.rows.append(("moving average", "0 under the masks"))
 

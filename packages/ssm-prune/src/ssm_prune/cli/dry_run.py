@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ssm_core.train.restore import load_run
 from ssm_prune.cli.targets import data_of, refuse_path
 from ssm_prune.controller import Controller
 from ssm_prune.models import build_dense
+from ssm_prune.stack import Stack
 from ssm_prune.steps import RunLength
 
 
@@ -72,14 +74,15 @@ def run_length(config: ResolvedConfig, steps_per_epoch: int | None) -> RunLength
     return RunLength(total, steps_per_epoch)
 
 
-def start_controller(config: ResolvedConfig, model: nn.Module, length: RunLength) -> Controller:
-    """The controller of the configuration's `prune` section, ready for its first step.
+def start_methods(
+    config: ResolvedConfig, model: nn.Module, length: RunLength
+) -> Sequence[Controller]:
+    """The controllers of the configuration's `prune` section, ready for their first step.
 
     Raises:
         PruneError, ConfigError: what a training would fail with before its first step.
     """
-    extension = config.specs["prune"].build(config.typed["prune"])
-    controller: Controller = extension.controller
+    stack: Stack = config.specs["prune"].build(config.typed["prune"]).stack
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    controller.start(model, optimizer, length, config.trainer.seed)
-    return controller
+    stack.start(model, optimizer, length, config.trainer.seed)
+    return stack.controllers

@@ -14,7 +14,7 @@ from ssm_core.cli.parsing import OneLineParser
 from ssm_core.cli.tables import print_columns
 from ssm_core.plugins import plugin_host
 from ssm_core.train.checkpoint import write_text
-from ssm_prune.cli.dry_run import Subject, find_subject, start_controller
+from ssm_prune.cli.dry_run import Subject, find_subject, start_methods
 from ssm_prune.cli.export import remove
 from ssm_prune.controller import Controller
 from ssm_prune.costs import Costs, count_costs
@@ -60,7 +60,7 @@ def make_plan(subject: Subject) -> dict[str, Any]:
         limits = {n: verdicts[n].limit(p.numel()) for n, p in subject.model.named_parameters()}
         tensors = _tensors(subject, verdicts, limits)
         return {"method": None, "tensors": tensors, "before": asdict(before)}
-    controller = start_controller(subject.config, subject.model, subject.length)
+    controller, *others = start_methods(subject.config, subject.model, subject.length)
     units = controller.units
     shapes = controller.store.shapes
     limits = {n: controller.ctx.limits.get(n, shape.numel()) for n, shape in shapes.items()}
@@ -77,6 +77,7 @@ def make_plan(subject: Subject) -> dict[str, Any]:
         "requested_sparsity": sparsity,
         "gone": target_count(sparsity, total),
         "mask_updates": _updates(controller),
+        "stack": [_stacked(other) for other in others],
         **_after(subject, controller, before),
     }
 
@@ -95,6 +96,16 @@ def _tensors(
         }
         for name, parameter in subject.model.named_parameters()
     ]
+
+
+def _stacked(controller: Controller) -> dict[str, Any]:
+    return {
+        "method": controller.method.spec.name,
+        "provider": controller.method.provider,
+        "units": controller.options.units,
+        "requested_sparsity": controller.schedule.sparsity,
+        "mask_updates": _updates(controller),
+    }
 
 
 def _updates(controller: Controller) -> dict[str, int]:
@@ -148,6 +159,11 @@ def _totals(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"{plan['units']} that go", f"{plan['gone']:,} of {plan['prunable']:,}"),
         (f"parameters after ({plan['state']})", f"{after['parameters']:,}"),
     ]
+    for other in plan["stack"]:
+        what = f"{other['requested_sparsity']:.2%} of the {other['units']} that there are now"
+        rows.append(
+            (f"also {other['method']}", f"{what}, from {other['mask_updates']['begin']} on")
+        )
     if after["flops"] is not None:
         rows.append((f"operations after ({plan['state']})", f"{after['flops']:,}"))
     return rows

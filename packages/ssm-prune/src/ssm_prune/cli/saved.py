@@ -24,16 +24,16 @@ class SavedMasks:
     """What a checkpoint says about pruning.
 
     Attributes:
-        gone: parameter -> True where removed; empty when units are pruned.
-        units: module -> True where the unit is kept; only of modules that lost some.
-        removed_in_history: how many weights the last mask update removed; None without one, or if
-            units were taken out of the model since.
+        gone: parameter -> True where any method has removed single weights.
+        units: module -> True where the first method keeps the unit; only of modules that lost some.
+        counts: per method on weights, how many its masks remove, and how many its last update did
+            (None without one).
         weights, average: the checkpoint's own copies of the weights and of their moving average.
     """
 
     gone: dict[str, Tensor]
     units: dict[str, Tensor]
-    removed_in_history: int | None
+    counts: list[tuple[int, int | None]]
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
 
@@ -65,15 +65,30 @@ def read_masks(path: Path) -> SavedMasks:
     try:
         tree = json.loads(metadata["tree"])
         state = tree["plugins"]["prune"]
-        gone = {name: _mask(node, tensors) for name, node in _pairs(state["masks"])}
+        states = [state, *state["stack"]]
+        masks = [_masks_of(one, tensors) for one in states]
         units = {n: tensors[x["tensor"]].bool() for n, x in _pairs(state.get("units") or {})}
-        history = [] if state.get("removals") else state["history"]
+        counts = [_counts(one, its) for one, its in zip(states, masks, strict=True)]
         weights = {name: tensors[node["tensor"]] for name, node in _pairs(tree["module"])}
         average = {name: tensors[node["tensor"]] for name, node in _pairs(tree.get("ema") or {})}
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: holds no masks, or damaged ones ({error!r})") from error
+    gone: dict[str, Tensor] = {}
+    for name, mask in (pair for its in masks for pair in its.items()):
+        gone[name] = gone[name] | mask if name in gone else mask
+    return SavedMasks(gone, units, counts, weights, average)
+
+
+def _masks_of(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _mask(node, tensors) for name, node in _pairs(state["masks"])}
+
+
+def _counts(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> tuple[int, int | None]:
+    """What the masks of a method remove, and what its last update of weights did."""
+    over_units = bool(state.get("removals") or state.get("units"))
+    history = [] if over_units else state["history"]
     last = int(history[-1]["pruned"]) if history else None
-    return SavedMasks(gone, units, last, weights, average)
+    return sum(int(mask.sum()) for mask in masks.values()), last
 
 
 def _pairs(node: Any) -> list[tuple[str, Any]]:

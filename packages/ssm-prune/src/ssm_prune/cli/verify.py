@@ -18,7 +18,7 @@ from ssm_core.train.folder import AVERAGE, LAST, read_info, read_status
 from ssm_core.train.resolve import read_yaml, resolve
 from ssm_core.train.restore import read_config
 from ssm_prune.cli import checks
-from ssm_prune.cli.dry_run import run_length, start_controller
+from ssm_prune.cli.dry_run import run_length, start_methods
 from ssm_prune.cli.saved import read_masks, read_tensors
 from ssm_prune.cli.targets import unpack_file, weights_of
 from ssm_prune.cli.unit_checks import check_unit_sparsity, check_units
@@ -71,7 +71,8 @@ def verify(host: PluginHost, folder: Path, file: Path) -> tuple[list[tuple[str, 
         raise ConfigError(f"{file}: its run was not pruned (no section `prune`): nothing to verify")
     tensors, metadata = read_tensors(file)
     dense = build_dense(read_config(host, folder), read_info(folder))
-    lifted = tuple(options.get("allow_unsafe", ()))
+    asked = [options, *options.get("stack", ())]
+    lifted = tuple(pattern for one in asked for pattern in one.get("allow_unsafe", ()))
     verdicts = decide(dense, prune_plugins().hook.ssm_prune_policy, lifted)
     saved = checks.Saved(dict(dense.named_parameters()), verdicts, tensors, metadata)
     found = checks.Findings()
@@ -90,6 +91,9 @@ def verify(host: PluginHost, folder: Path, file: Path) -> tuple[list[tuple[str, 
         ask = prune_plugins().hook.ssm_prune_adapter
         left = check_units(model, kind, ask, None if masks is None else masks.units, found)
         check_unit_sparsity(UnitMasks(dense, kind, ask), left, requested, found)
+        if masks is not None and masks.gone:
+            checks.check_zeros(saved.tensors, masks, found)
+            checks.check_average(masks, _average(folder), found)
     return found.rows, found.failures
 
 
@@ -109,7 +113,7 @@ def _requested(
         config = resolve(host, str(content.get("recipe", folder.name)), content)
         per_epoch = status.get("steps_per_epoch")
         length = LENGTH if per_epoch is None else run_length(config, per_epoch)
-        schedule = start_controller(config, dense, length).schedule
+        schedule = start_methods(config, dense, length)[0].schedule
     except (UnknownNameError, DuplicateNameError, PruneError):
         return float(content["prune"]["sparsity"])
     return None if status.get("step", schedule.end) < schedule.end else schedule.sparsity

@@ -34,21 +34,21 @@ class HuggingFaceTextConfig(WindowOptions):
     Args:
         context: tokens per example.
         stride: tokens between the starts of two training examples; null means `context`.
-        name: of the data set on the hub, or a folder: of `save_to_disk`, or of json, csv, text or
-            parquet files.
-        config: which of its configurations; null: its only one.
-        split: rows to train on, e.g. "train" or "train[:10%]" ("train" alone for `save_to_disk`).
-        held_out: rows to evaluate on, e.g. "validation"; null: the end of `split`.
-        train_frac: how many of the rows of `split` to train on where `held_out` is null.
+        path: name of the data set on the Hub, or a folder: one written by `save_to_disk`, or one of
+            json, csv, text or parquet files.
+        subset: name of a configuration of the data set, if it has several.
+        train_split: rows to train on, e.g. "train", or (not for `save_to_disk`) "train[:10%]".
+        eval_split: rows to evaluate on, e.g. "validation"; null: the end of `train_split`.
+        train_frac: how many of the rows of `train_split` to train on where `eval_split` is null.
         column: name of the text column.
         tokenizer: a tokenizer.json or its folder, a model on the hub, chars, or bpe:SIZE.
         root: where the tokens are kept, in the folder tokens/.
     """
 
-    name: str = ""
-    config: str | None = None
-    split: str = "train"
-    held_out: str | None = None
+    path: str = ""
+    subset: str | None = None
+    train_split: str = "train"
+    eval_split: str | None = None
     train_frac: float = 0.9
     column: str = "text"
     tokenizer: str = ""
@@ -64,9 +64,9 @@ class HuggingFaceTextConfig(WindowOptions):
     def tokens_at(self) -> Path:
         """Where the tokens of these options are, or will be."""
         what = {k: v for k, v in asdict(self).items() if k not in ("context", "stride", "root")}
-        what |= {"files": _state_of(self.name), "tokenizer_file": _state_of(self.tokenizer)}
+        what |= {"files": _state_of(self.path), "tokenizer_file": _state_of(self.tokenizer)}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        slug = re.sub(r"\W+", "-", Path(self.name).name)
+        slug = re.sub(r"\W+", "-", Path(self.path).name)
         return Path(self.root).expanduser() / "tokens" / f"{slug}-{digest[:12]}"
 
 
@@ -77,8 +77,8 @@ def build_huggingface_text(config: HuggingFaceTextConfig) -> DataBundle:
         DataError: it cannot be had, has no such split or column, or is too short.
         ConfigError: options that cannot be used, or the library `datasets` is missing.
     """
-    if not config.name:
-        raise DataError("data.name is empty, expected a data set or a folder: set --data.name")
+    if not config.path:
+        raise DataError("data.path is empty, expected a data set or a folder: set --data.path")
     folder = config.tokens_at()
     if not (folder / INDEX).is_file():
         _tokenize(config, folder)
@@ -86,9 +86,9 @@ def build_huggingface_text(config: HuggingFaceTextConfig) -> DataBundle:
 
 
 def _tokenize(config: HuggingFaceTextConfig, folder: Path) -> None:
-    data = {TRAIN: _load(config, config.split)}
-    if config.held_out is not None:
-        data[VALIDATION] = _load(config, config.held_out)
+    data = {TRAIN: _load(config, config.train_split)}
+    if config.eval_split is not None:
+        data[VALIDATION] = _load(config, config.eval_split)
     codec = choose_codec(
         config.tokenizer,
         lambda: (text for rows in data.values() for text in _texts(rows, config.column)),
@@ -103,19 +103,19 @@ def _tokenize(config: HuggingFaceTextConfig, folder: Path) -> None:
 def _load(config: HuggingFaceTextConfig, split: str) -> Any:
     """The rows of a split, with the text column alone."""
     library = require("datasets", "huggingface")
-    path = Path(config.name).expanduser()
+    path = Path(config.path).expanduser()
     try:
         if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
             rows = library.load_from_disk(str(path))
             rows = rows[split] if isinstance(rows, dict) else rows
         else:
-            rows = library.load_dataset(config.name, config.config, split=split)
+            rows = library.load_dataset(config.path, config.subset, split=split)
         return rows.select_columns([config.column])
     except Exception as error:  # of many kinds: no network, no such data set, split or column
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DataError(
-            f"data set {config.name!r}, split {split!r}, column {config.column!r}: cannot be had "
-            f"({reason}); check --data.name, --data.split, --data.held_out and --data.column"
+            f"data set {config.path}, split {split!r}, column {config.column!r}: cannot be had "
+            f"({reason}); check --data.path, --data.subset, the splits and --data.column"
         ) from None
 
 
@@ -134,13 +134,15 @@ def _pieces(data: dict[str, Any], config: HuggingFaceTextConfig) -> Iterator[Pie
     cut = int(len(data[TRAIN]) * config.train_frac)
     for split, rows in data.items():
         for i, text in enumerate(_texts(rows, config.column)):
-            held_out = split == VALIDATION or (config.held_out is None and i >= cut)
+            held_out = split == VALIDATION or (config.eval_split is None and i >= cut)
             yield Piece(VALIDATION if held_out else TRAIN, text, True)
 
 
 def _state_of(name: str) -> list[tuple[str, int, int]]:
     """Names, sizes and times of the files of a local file or folder; nothing for other names."""
-    path = Path(name).expanduser() if name else Path("/nowhere")
+    if not name:
+        return []
+    path = Path(name).expanduser()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in found]

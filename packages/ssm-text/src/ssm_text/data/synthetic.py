@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -124,41 +125,44 @@ class FixedExamples(Dataset[Pair]):
 
 def build_copying(config: CopyingConfig) -> DataBundle:
     """Data tokens at the start, then noise: always the same distance to the answers."""
-
-    def draw(count: int, generator: torch.Generator | None) -> Pair:
-        return _to_copy(config, torch.arange(config.tokens).expand(count, -1), generator)
-
-    return _bundle(config, config.length + config.tokens, draw)
+    return _bundle(config, config.length + config.tokens, partial(_copying, config))
 
 
 def build_selective_copying(config: CopyingConfig) -> DataBundle:
     """Data tokens anywhere among the noise: what to keep depends on what it is."""
-
-    def draw(count: int, generator: torch.Generator | None) -> Pair:
-        # the places of the largest of random numbers are a random choice without repetition
-        numbers = torch.rand(count, config.length, generator=generator)
-        places = numbers.topk(config.tokens, dim=1).indices.sort(dim=1).values
-        return _to_copy(config, places, generator)
-
-    return _bundle(config, config.length + config.tokens, draw)
+    return _bundle(config, config.length + config.tokens, partial(_selective_copying, config))
 
 
 def build_induction_heads(config: SyntheticConfig) -> DataBundle:
     """A marker among data tokens and again at the end: say the token that followed the first."""
+    return _bundle(config, config.length + 1, partial(_induction_heads, config), (MARKER,))
 
-    def draw(count: int, generator: torch.Generator | None) -> Pair:
-        shape = count, config.length + 1
-        inputs = torch.randint(config.vocabulary, shape, generator=generator)
-        # not the last place before the end, whose follower would be the second marker
-        place = torch.randint(config.length - 1, (count, 1), generator=generator)
-        marker = config.vocabulary
-        inputs.scatter_(1, place, marker)
-        inputs[:, -1] = marker
-        targets = torch.full_like(inputs, IGNORED)
-        targets[:, -1] = inputs.gather(1, place + 1).squeeze(1)
-        return inputs, targets
 
-    return _bundle(config, config.length + 1, draw, (MARKER,))
+def _copying(config: CopyingConfig, count: int, generator: torch.Generator | None) -> Pair:
+    return _to_copy(config, torch.arange(config.tokens).expand(count, -1), generator)
+
+
+def _selective_copying(
+    config: CopyingConfig, count: int, generator: torch.Generator | None
+) -> Pair:
+    # the places of the largest of random numbers are a random choice without repetition
+    numbers = torch.rand(count, config.length, generator=generator)
+    places = numbers.topk(config.tokens, dim=1).indices.sort(dim=1).values
+    return _to_copy(config, places, generator)
+
+
+def _induction_heads(
+    config: SyntheticConfig, count: int, generator: torch.Generator | None
+) -> Pair:
+    inputs = torch.randint(config.vocabulary, (count, config.length + 1), generator=generator)
+    # not the last place before the end, whose follower would be the second marker
+    place = torch.randint(config.length - 1, (count, 1), generator=generator)
+    marker = config.vocabulary
+    inputs.scatter_(1, place, marker)
+    inputs[:, -1] = marker
+    targets = torch.full_like(inputs, IGNORED)
+    targets[:, -1] = inputs.gather(1, place + 1).squeeze(1)
+    return inputs, targets
 
 
 def _to_copy(config: CopyingConfig, places: Tensor, generator: torch.Generator | None) -> Pair:

@@ -5,8 +5,10 @@ Files larger than the memory train as well: a batch reads its windows, nothing e
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,5 +153,4 @@ def keep_tokenizer(path: Path, run: Path) -> None:
         )
     for name in (CONFIG_FILE, TOKENIZER_FILE):
         if (path / name).is_file():
-            text = (path / name).read_bytes()
-            write_atomically(run / name, lambda part, text=text: part.write_bytes(text))
+            write_atomically(run / name, partial(shutil.copyfile, path / name))

@@ -54,12 +54,13 @@ def write_tokens(
     """
     check_free(path)
     dtype = "uint16" if len(codec) <= 1 << 16 else "uint32"
+    stored = np.dtype(dtype).newbyteorder("<")
     counts = {split: {"tokens": 0, "characters": 0, "bytes": 0} for split in SPLITS}
     with _new_folder(path) as part:
         with ExitStack() as stack:
             files = {s: stack.enter_context((part / f"{s}.bin").open("wb")) for s in SPLITS}
             for piece, ids in _encoded(codec, pieces):
-                files[piece.split].write(ids.numpy().astype(np.dtype(dtype).newbyteorder("<")))
+                files[piece.split].write(ids.numpy().astype(stored).tobytes())
                 count = counts[piece.split]
                 count["tokens"] += len(ids)
                 count["characters"] += len(piece.text)

@@ -68,7 +68,9 @@ class Tokenizer:
             return cls.from_file(path / TOKENIZER_FILE)
         if path.is_file():
             return cls.from_file(path)
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.endswith(".json"):
+        # runs/typo is a mistake, not a repository of the organisation "runs"
+        local = name.endswith(".json") or (path.parent != Path() and path.parent.is_dir())
+        if local or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
             raise DataError(
                 f"{path.absolute()}: no such file, expected a {TOKENIZER_FILE}, a folder with one, "
                 "or the name of a model on the Hugging Face hub"

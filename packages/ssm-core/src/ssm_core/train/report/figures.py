@@ -55,8 +55,8 @@ def draw_curves(runs: Sequence[RunFacts], path: Path) -> Picture | None:
     figure.savefig(path, dpi=160)
     shown = ", ".join(names)
     text = (
-        f"{shown} against optimizer steps, one line per run. Losses that fall far have a "
-        "logarithmic axis."
+        f"{shown} against optimizer steps, one line per run. Dotted lines beside eval/loss are "
+        "train/loss: a gap that opens is overfitting. Losses that fall far have a logarithmic axis."
     )
     return Picture(path, None, "Training curves", text)
 
@@ -73,6 +73,10 @@ def _draw_metric(axes: Any, name: str, runs: Sequence[RunFacts]) -> None:
                 linewidth=1.4, label=run.name,
             )  # fmt: skip
             every += values
+            if name == "eval/loss" and "train/loss" in run.curves:
+                steps, values = zip(*run.curves["train/loss"], strict=True)
+                axes.plot(steps, values, ":", color=colour(place), linewidth=0.8, zorder=1)
+                every += values
     axes.set_xlabel("optimizer step")
     axes.set_title(name, fontsize=10)
     axes.grid(alpha=0.3)
