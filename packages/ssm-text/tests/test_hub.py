@@ -34,7 +34,12 @@ def hub(tmp_path, monkeypatch):
         fetched.append(name)
         return str(check(repository, revision) / name)
 
+    def try_to_load_from_cache(repository, name, *, revision=None):
+        path = tmp_path / "cache" / repository / name
+        return str(path) if path.exists() else None
+
     module = types.ModuleType("huggingface_hub")
+    module.try_to_load_from_cache = try_to_load_from_cache
     module.list_repo_files = list_repo_files
     module.hf_hub_download = hf_hub_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
@@ -60,6 +65,23 @@ def test_shards(hub):
     model = MambaLM.from_pretrained("state-spaces/mamba-tiny")
     assert hub.fetched == ["config.json", "pytorch_model.bin.index.json", "0.bin", "1.bin"]
     assert torch.equal(model.lm_head.weight, hub.model.lm_head.weight)
+
+
+def test_without_a_network_the_cache_is_read(hub, tmp_path):
+    kept = tmp_path / "cache" / "state-spaces" / "mamba-offline"
+    hub.model.save_pretrained(kept)
+    model = MambaLM.from_pretrained("state-spaces/mamba-offline")
+    assert torch.equal(model.lm_head.weight, hub.model.lm_head.weight)
+    (kept / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be had from the Hugging Face hub"):
+        MambaLM.from_pretrained("state-spaces/mamba-offline")
+
+
+def test_a_mistyped_folder_is_not_looked_for_on_the_network(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(CheckpointError, match="no such folder, and no id"):
+        MambaLM.from_pretrained("runs/mamba-tiny")
 
 
 def test_no_weights(hub):

@@ -21,16 +21,7 @@ from ssm_text.mamba_lm import MambaLM
 from ssm_text.official import build, to_official
 from ssm_text.official.config import Format
 from ssm_text.official.fill import Placement
-
-CONFIG = "config.json"
-INDEX = ".index.json"
-#: of the weights in a folder, the first that are there
-WEIGHTS = (
-    "model.safetensors",
-    f"model.safetensors{INDEX}",
-    "pytorch_model.bin",
-    f"pytorch_model.bin{INDEX}",
-)
+from ssm_text.weight_files import CONFIG, INDEX, WEIGHTS
 
 
 def load(
