@@ -1,6 +1,6 @@
 """Any language model of this package for lm-evaluation-harness (extra `lm-eval`).
 
-    lm_eval.simple_evaluate(model=for_lm_eval(model, codec), tasks=["lambada_openai"])
+lm_eval.simple_evaluate(model=for_lm_eval(model, codec), tasks=["lambada_openai"])
 """
 
 from __future__ import annotations
