@@ -102,5 +102,6 @@ def rescale_residual_branches(
     residual stream whose size does not grow with the depth.
     """
     for name, part in module.named_modules():
-        if isinstance(part, nn.Linear) and name.rpartition(".")[2] in names:
+        named = isinstance(part, nn.Linear) and name.rpartition(".")[2] in names
+        if named and not part.weight.is_meta:
             part.weight.div_(math.sqrt(n_layers))

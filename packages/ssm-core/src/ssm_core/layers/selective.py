@@ -15,12 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.init import (
-    exempt_from_reinit,
-    exempt_from_weight_decay,
-    init_step_size_bias,
-    log_of,
-)
+from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_step_size_bias
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import ConvState, Inner, InnerStep, Offsets, ScanState, StepSizes
 from ssm_kernels import (
@@ -80,8 +75,11 @@ def make_direction(sizes: SelectiveSizes) -> SelectiveDirection:
     init_step_size_bias(dt_proj.bias, *dt_range)
     exempt_from_reinit(exempt_from_weight_decay(dt_proj.bias))
 
-    A_row = log_of(torch.arange(1, d_state + 1, dtype=torch.float32))
-    A_log = exempt_from_weight_decay(nn.Parameter(A_row.repeat(d_inner, 1)))
+    A_log = exempt_from_weight_decay(
+        nn.Parameter(torch.empty(d_inner, d_state, dtype=torch.float32))
+    )
+    if not A_log.is_meta:  # arithmetic there makes torch import its compiler, for seconds
+        A_log.data.copy_(torch.arange(1, d_state + 1, dtype=torch.float32).log())
     D = exempt_from_weight_decay(nn.Parameter(torch.ones(d_inner, dtype=torch.float32)))
     return SelectiveDirection(conv1d, x_proj, dt_proj, A_log, D)
 
