@@ -130,7 +130,7 @@ def overfitting(options: argparse.Namespace) -> list[str]:
         f" {options.wide_characters:,} characters of the training text, read {passes:.0f} times:"
         f" {options.wide_steps} steps with batches of {options.wide_batch_size}; the held-out text"
         " is the whole one. Training losses are those that are minimised, with dropout where there"
-        " is any. `--trainer.patience 2` would have stopped a run two evaluations after its best.",
+        " is any. `--trainer.patience N` stops a run N evaluations after its best one.",
         "",
         "| | last training loss | best held-out loss | at step | last held-out loss |",
         "|---|---|---|---|---|",
