@@ -61,6 +61,11 @@ def test_hook_ssm_register_recipes(host):
     assert host.get("recipes", "points-net").path.is_file()
 
 
+def test_hook_ssm_register_benchmarks(host):
+    spec = host.get("benchmarks", "nets")
+    assert (list(spec.models()), spec.size) == (["net"], "points")
+
+
 def test_hook_ssm_register_commands(train):
     assert train("say", "hello")[:2] == (3, "said hello\n")
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from ssm_core import (
+    BenchmarkSpec,
     CommandSpec,
     DataBundle,
     DataInfo,
@@ -193,6 +194,24 @@ class Counter:
 @hookimpl
 def ssm_register_models():
     return [ModelSpec("net", NetConfig, Net, "two layers")]
+
+
+@hookimpl
+def ssm_register_benchmarks():
+    nets = BenchmarkSpec(
+        name="nets",
+        help="net",
+        models=lambda: {"net": False},
+        build=lambda name, size: Net(NetConfig(), DataInfo((2,), 2)),
+        inputs=lambda model, batch, size: torch.randn(batch * size, 2),
+        loss=lambda y, x: y.square().mean(),
+        size="points",
+        size_label="points in the plane",
+        default_size=16,
+        unit="points",
+        count=lambda batch, size: batch * size,
+    )
+    return [nets]
 
 
 @hookimpl
