@@ -145,6 +145,11 @@ class BenchmarkSpec:
     count: Callable[[int, int], int]
     preload: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """What `ssm-train list` shows."""
+        return self.help
+
 
 @dataclass(frozen=True)
 class ExportSpec:
@@ -152,13 +157,13 @@ class ExportSpec:
 
     Attributes:
         name: plural, e.g. "language models".
-        help: what stands for such a model on the command line, where it is no run.
+        summary: what is written of one, and what stands for it on the command line.
         load: (that, --checkpoint or None) -> the model with its weights; None: of another kind.
         graphs: (model, data of its run or None) -> what to write of it; None: of another kind.
     """
 
     name: str
-    help: str
+    summary: str
     load: Callable[[str, str | None], nn.Module | None]
     graphs: Callable[[nn.Module, DataInfo | None], Sequence[Graph] | None]
 

@@ -43,7 +43,9 @@ class Step(nn.Module):
 
     def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         logits, after = self.model.step(token, rebuilt(self._like, state))
-        return logits, *leaves(after)
+        # what a step leaves as it was is copied: a tensor of an ONNX graph has one name
+        before = {id(part) for part in state}
+        return logits, *(x.clone() if id(x) in before else x for x in leaves(after))
 
 
 def graphs(model: nn.Module, info: DataInfo | None = None) -> Sequence[Graph] | None:
@@ -67,9 +69,11 @@ def graphs(model: nn.Module, info: DataInfo | None = None) -> Sequence[Graph] | 
         for name, a, b in zip(before, shorter, longer, strict=True)
     }
     outputs = ["logits", *after]
+    limits = {} if model.context is None else {"length": model.context, "past": model.context - 1}
+    text = {"ids": {0: "batch", 1: "length"}}
     return [
-        Graph("prefill", Prefill(model), {"ids": {0: "batch", 1: "length"}}, outputs, ids),
-        Graph("step", Step(model), {"token": {0: "batch"}, **axes}, outputs, token_and_state),
+        Graph("prefill", Prefill(model), text, outputs, ids, limits),
+        Graph("step", Step(model), {"token": {0: "batch"}, **axes}, outputs, token_and_state, limits),
     ]
 
 
@@ -90,7 +94,7 @@ def load(source: str, checkpoint: str | None) -> nn.Module | None:
 
 EXPORT = ExportSpec(
     name="language models",
-    help="a folder or a Hugging Face id of a published Mamba",
+    summary="the graphs prefill and step; a run, or folder or Hugging Face id of a published Mamba",
     load=load,
     graphs=graphs,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class Graph:
         outputs: names, in the order of the results.
         example: sizes by name -> arguments of these sizes. The graph is traced with some, and
             compared with the module on others.
+        limits: name of a size -> the largest that the model can take, where there is one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Graph:
     inputs: Mapping[str, Axes]
     outputs: Sequence[str]
     example: Callable[[Mapping[str, int]], tuple[Tensor, ...]]
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sizes(self) -> list[str]:
@@ -40,11 +42,15 @@ class Graph:
 
     def example_to_trace(self) -> tuple[Tensor, ...]:
         """Arguments whose open sizes are all different and none is 0 or 1, which tracers fix."""
-        return self.example({name: 3 + 2 * i for i, name in enumerate(self.sizes)})
+        return self._example(3, 2)
 
     def example_to_check(self) -> tuple[Tensor, ...]:
         """Arguments of other sizes."""
-        return self.example({name: 4 + 5 * i for i, name in enumerate(self.sizes)})
+        return self._example(4, 5)
+
+    def _example(self, first: int, then: int) -> tuple[Tensor, ...]:
+        sizes = {name: first + then * i for i, name in enumerate(self.sizes)}
+        return self.example({name: min(n, self.limits.get(name, n)) for name, n in sizes.items()})
 
 
 def model_graph(model: nn.Module, info: DataInfo) -> Graph:

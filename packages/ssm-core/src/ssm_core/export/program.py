@@ -31,7 +31,7 @@ def export_program(graph: Graph, *, decomposable: bool = False) -> ExportedProgr
     Raises:
         Whatever torch.export raises where a model cannot be traced.
     """
-    open_sizes = {name: Dim(name) for name in graph.sizes}
+    open_sizes = {name: Dim(name, min=1, max=graph.limits.get(name)) for name in graph.sizes}
     shapes = tuple(
         {axis: open_sizes[name] for axis, name in axes.items()} for axes in graph.inputs.values()
     )
