@@ -70,10 +70,12 @@ def graphs(model: nn.Module, info: DataInfo | None = None) -> Sequence[Graph] | 
     }
     outputs = ["logits", *after]
     limits = {} if model.context is None else {"length": model.context, "past": model.context - 1}
-    text = {"ids": {0: "batch", 1: "length"}}
+    text, token = {"ids": {0: "batch", 1: "length"}}, {"token": {0: "batch"}}
     return [
         Graph("prefill", Prefill(model), text, outputs, ids, limits),
-        Graph("step", Step(model), {"token": {0: "batch"}, **axes}, outputs, token_and_state, limits),
+        Graph(
+            "step", Step(model), {"token": {0: "batch"}, **axes}, outputs, token_and_state, limits
+        ),
     ]
 
 

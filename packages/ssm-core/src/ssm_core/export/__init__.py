@@ -1,9 +1,9 @@
 """Trained models for other programs: torch.export and ONNX, with batch and length left open.
 
-    from ssm_core.export import export_onnx, model_graph, onnx_outputs
-    graph = model_graph(model, info)                     # images of one size in, logits out
-    export_onnx(graph, Path("model.onnx"))
-    logits, = onnx_outputs(Path("model.onnx"), {"inputs": images})
+from ssm_core.export import export_onnx, model_graph, onnx_outputs
+graph = model_graph(model, info)                     # images of one size in, logits out
+export_onnx(graph, Path("model.onnx"))
+logits, = onnx_outputs(Path("model.onnx"), {"inputs": images})
 """
 
 from ssm_core.export.graphs import Axes, Graph, model_graph

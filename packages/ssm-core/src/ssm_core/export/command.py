@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ssm_core.cli.parsing import OneLineParser
 from ssm_core.cli.tables import print_columns
@@ -80,7 +81,7 @@ def write(graph: Graph, path: Path) -> str:
         from ssm_core.export.program import export_program
 
         program = export_program(graph)
-        write_atomically(path, lambda part: torch.export.save(program, part.open("wb")))
+        write_atomically(path, lambda part: _save(program, part))
         with torch.no_grad():
             result = torch.export.load(path).module()(*examples)
         got = (result,) if isinstance(result, Tensor) else result
@@ -95,6 +96,11 @@ def write(graph: Graph, path: Path) -> str:
     return f"compared under {runner} at {sizes}: outputs differ by at most {distance:.1e}"
 
 
+def _save(program: ExportedProgram, path: Path) -> None:
+    with path.open("wb") as file:  # a path would need another ending than a temporary file has
+        torch.export.save(program, file)
+
+
 def _graphs(host: PluginHost, arguments: argparse.Namespace) -> Sequence[Graph]:
     model, info = _model(host, arguments)
     for registered in host.table("exports").values():
@@ -107,9 +113,7 @@ def _graphs(host: PluginHost, arguments: argparse.Namespace) -> Sequence[Graph]:
     return [model_graph(model, info)]
 
 
-def _model(
-    host: PluginHost, arguments: argparse.Namespace
-) -> tuple[nn.Module, DataInfo | None]:
+def _model(host: PluginHost, arguments: argparse.Namespace) -> tuple[nn.Module, DataInfo | None]:
     source, checkpoint = arguments.model, arguments.checkpoint
     if (Path(source) / "config.yaml").is_file():
         if checkpoint is not None:
@@ -152,9 +156,7 @@ def _sizes(graph: Graph, examples: Sequence[Tensor]) -> dict[str, int]:
 
 def _rows(graph: Graph) -> list[tuple[str, str, str]]:
     examples = graph.example_to_trace()
-    shapes = [
-        _shape(x, axes) for x, axes in zip(examples, graph.inputs.values(), strict=True)
-    ]
+    shapes = [_shape(x, axes) for x, axes in zip(examples, graph.inputs.values(), strict=True)]
     rows = [("input", name, shape) for name, shape in zip(graph.inputs, shapes, strict=True)]
     return [*rows, *(("output", name, "") for name in graph.outputs)]
 

@@ -57,7 +57,9 @@ def _selective_scan(u: Tensor, delta: Tensor, A: Tensor, *others: Any) -> tuple[
     if state is None:
         state = x.new_zeros(x.shape[0], *A.shape)
     rows_B, rows_C = (_rows(M.to(real), x) for M in (B, C))
-    y, state = _recur(step.unsqueeze(-1), A, (step * x).unsqueeze(-1), rows_B, rows_C, state, reverse)
+    y, state = _recur(
+        step.unsqueeze(-1), A, (step * x).unsqueeze(-1), rows_B, rows_C, state, reverse
+    )
     y = _gated(y if D is None else y + D * x, z)
     return y.to(u.dtype), state, u.new_empty(0)
 
@@ -144,5 +146,5 @@ def _transposed(x: Tensor, columns: int) -> Tensor:
 def _refuse_packed(cu_seqlens: Tensor | None) -> None:
     if cu_seqlens is not None:
         raise ConfigError(
-            "packed sequences (cu_seqlens or a mask) have no ONNX form, expected texts of one length"
+            "packed sequences (cu_seqlens or a mask) have no ONNX form; expected one length for all"
         )

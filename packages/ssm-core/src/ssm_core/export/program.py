@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ssm_core.errors import ConfigError
 from ssm_core.export.graphs import Graph
+
+#: PyTorch 2.6 cannot trace a size that may be the largest int there is
+_LARGEST = 2**31 - 1
 
 
 class _Flat(nn.Module):
@@ -29,14 +33,23 @@ def export_program(graph: Graph, *, decomposable: bool = False) -> ExportedProgr
         decomposable: without the operators of single steps, which write into a state and which
             `run_decompositions` therefore cannot replace.
     Raises:
-        Whatever torch.export raises where a model cannot be traced.
+        ConfigError: torch.export cannot trace the module with open sizes; says what it says.
     """
-    open_sizes = {name: Dim(name, min=1, max=graph.limits.get(name)) for name in graph.sizes}
+    largest = {name: graph.limits.get(name, _LARGEST) for name in graph.sizes}
+    open_sizes = {name: Dim(name, min=1, max=most) for name, most in largest.items()}
     shapes = tuple(
         {axis: open_sizes[name] for axis, name in axes.items()} for axes in graph.inputs.values()
     )
     module = _Flat(graph.module.eval())
-    with torch.set_grad_enabled(decomposable):  # with gradients a step is a short sequence
-        return torch.export.export(
-            module, graph.example_to_trace(), dynamic_shapes=(shapes,), strict=False
-        )
+    try:
+        with torch.set_grad_enabled(decomposable):  # with gradients a step is a short sequence
+            return torch.export.export(
+                module, graph.example_to_trace(), dynamic_shapes=(shapes,), strict=False
+            )
+    except Exception as error:  # whatever the tracer, or a module under it, does not know to do
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        sizes = ", ".join(graph.sizes)
+        raise ConfigError(
+            f"{graph.name}: cannot be exported for any {sizes}: {reason}; expected a model whose "
+            "graph is one for all of these, use another mixer"
+        ) from error

@@ -1,4 +1,4 @@
-"""The recurrence that all scans here come down to, as one operator: `torch.ops.ssm_core.recurrence`.
+"""The recurrence that all scans here come down to, as an operator, `torch.ops.ssm_core.recurrence`.
 
 A loop over the steps cannot be in an exported graph whose number of steps is open. This operator
 stands for it: in PyTorch it is that loop, in an ONNX graph it becomes the operator `Scan`.

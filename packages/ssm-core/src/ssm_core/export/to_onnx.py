@@ -25,15 +25,14 @@ from ssm_core.export.graphs import Graph
 from ssm_core.export.program import export_program
 
 OPSET = 18
-_LEAST_TORCH = (2, 7)
 
 
 def export_onnx(graph: Graph, path: Path) -> None:
     """Write a graph as an ONNX file, all or nothing; above 2 GB the weights lie beside it.
 
     Raises:
-        ConfigError: the extra `onnx` is not installed, PyTorch is too old, or the model computes
-            something that has no ONNX form.
+        ConfigError: the extra `onnx` is not installed, or the model computes something that has no
+            ONNX form.
     """
     require_onnx("onnx", "onnxscript")
     from ssm_core.export.decompositions import decompositions
@@ -61,26 +60,18 @@ def onnx_outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about its own optimizations
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     arrays = session.run(None, {name: x.detach().cpu().numpy() for name, x in inputs.items()})
     return [torch.from_numpy(x) for x in arrays]
 
 
 def require_onnx(*packages: str) -> None:
-    """Raise ConfigError if one of the packages is missing or PyTorch cannot use them."""
+    """Raise ConfigError if one of the packages is missing."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)} cannot be found, which ONNX needs: "
             "pip install 'ssm-core[onnx]'"
-        )
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < _LEAST_TORCH:
-        least = ".".join(map(str, _LEAST_TORCH))
-        raise ConfigError(
-            f"PyTorch is {torch.__version__}, ONNX needs {least} or newer; --format torch does not"
         )
 
 
