@@ -1,4 +1,4 @@
-"""Language models for other programs: what the exported graphs compute, and texts made with them."""
+"""Language models for other programs: what the graphs compute, and texts made with them."""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ def graphs(model: nn.Module, info: DataInfo | None = None) -> Sequence[Graph] | 
     text, token = {"ids": {0: "batch", 1: "length"}}, {"token": {0: "batch"}}
     return [
         Graph("prefill", Prefill(model), text, outputs, ids, limits),
-        Graph(
-            "step", Step(model), {"token": {0: "batch"}, **axes}, outputs, token_and_state, limits
-        ),
+        Graph("step", Step(model), {**token, **axes}, outputs, token_and_state, limits),
     ]
 
 

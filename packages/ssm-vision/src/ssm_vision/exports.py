@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ssm_core.export import Graph
 from ssm_core.specs import DataInfo, ExportSpec
+from ssm_vision.generative.diffusion_model import DiffusionModel
+from ssm_vision.generative.pixel_model import PixelModel
 from ssm_vision.zoo import create_model, list_models
 
 
