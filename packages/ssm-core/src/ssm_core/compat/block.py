@@ -26,6 +26,7 @@ class Block(nn.Module):
     """
 
     mlp: nn.Module | None
+    layer_idx: int | None  # set by models on their blocks
 
     def __init__(
         self,
