@@ -10,7 +10,6 @@ from ssm_core.compat.cache import InferenceParams
 from ssm_core.compat.mamba import Mamba
 from ssm_core.compat.mamba2 import Mamba2
 from ssm_core.compat.mamba2_simple import Mamba2Simple
-from ssm_core.compat.norm import GatedRMSNorm
 
 __all__ = ["compat_modules"]
 
@@ -24,6 +23,5 @@ def compat_modules() -> dict[str, dict[str, object]]:
         "mamba_ssm.modules.mamba2": {"Mamba2": Mamba2},
         "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": Mamba2Simple},
         "mamba_ssm.modules.block": {"Block": Block},
-        "mamba_ssm.ops.triton.layernorm_gated": {"RMSNorm": GatedRMSNorm},
         "mamba_ssm.utils.generation": {"InferenceParams": InferenceParams},
     }

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from ssm_core import norm
 from ssm_core.compat.placement import convert, made_on
-from ssm_core.errors import ConfigError
-from ssm_core.layers.checks import positive_int, probability
+from ssm_core.layers.checks import probability
 from ssm_core.norm import at_least_float32
 
 
@@ -61,54 +60,6 @@ class RMSNorm(norm.RMSNorm):
             return y
         kept = residual.dtype if residual is not None else x.dtype
         return y, wide if residual is None and residual_in_fp32 else wide.to(kept)
-
-
-class GatedRMSNorm(norm.GatedRMSNorm):
-    """The RMSNorm of `mamba_ssm.ops.triton.layernorm_gated`, whose gate may be missing."""
-
-    bias: None
-
-    def __init__(
-        self,
-        hidden_size: int,
-        eps: float = 1e-5,
-        group_size: int | None = None,
-        norm_before_gate: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Make the norm of `hidden_size` channels.
-
-        Args:
-            group_size: channels over which the mean is taken; None means all.
-            norm_before_gate: silu(z) multiplies the normalised values instead of x.
-        Raises:
-            ConfigError: `group_size` does not divide `hidden_size`.
-        """
-        if positive_int("RMSNorm", "hidden_size", hidden_size) % (group_size or hidden_size):
-            raise ConfigError(
-                f"RMSNorm: group_size is {group_size}, expected a divisor of "
-                f"hidden_size = {hidden_size}"
-            )
-        groups = hidden_size // (group_size or hidden_size)
-        with made_on(device):
-            super().__init__(hidden_size, groups, norm_before_gate, eps)
-        self.group_size = group_size
-        self.register_parameter("bias", None)
-        convert(dtype, self)
-
-    def reset_parameters(self) -> None:
-        """Set the weight to ones."""
-        nn.init.ones_(self.weight)
-
-    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """Normalise x (..., d), gated by silu(z) (..., d); the result has the type of x."""
-        if z is not None:
-            return super().forward(x, z).to(x.dtype)
-        wide = at_least_float32(x)
-        rows = wide.unflatten(-1, (self.groups, -1))
-        y = F.rms_norm(rows, rows.shape[-1:], eps=self.eps).flatten(-2)
-        return (y * self.weight.to(y.dtype)).to(x.dtype)
 
 
 def add_norm(
