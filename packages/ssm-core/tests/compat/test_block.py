@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from ssm_core.compat.block import Block, MixerBlock
 from ssm_core.compat.cache import InferenceParams
 from ssm_core.compat.mamba import Mamba
-from ssm_core.compat.norm import RMSNorm, add_norm
+from ssm_core.compat.norm import add_norm
+from ssm_kernels.compat.layer_norm import RMSNorm
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 

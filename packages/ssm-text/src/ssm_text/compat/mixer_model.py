@@ -16,8 +16,9 @@ from ssm_core.compat.block import Block
 from ssm_core.compat.cache import InferenceParams
 from ssm_core.compat.mamba import Mamba
 from ssm_core.compat.mamba2 import Mamba2
-from ssm_core.compat.norm import RMSNorm, add_norm
+from ssm_core.compat.norm import add_norm
 from ssm_core.errors import UnknownNameError
+from ssm_kernels.compat.layer_norm import RMSNorm
 from ssm_text.compat.mha import MHA
 from ssm_text.compat.mlp import GatedMLP
 
