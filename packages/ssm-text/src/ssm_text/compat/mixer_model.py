@@ -127,7 +127,9 @@ class MixerModel(nn.Module):
         """
         super().__init__()
         self.residual_in_fp32, self.fused_add_norm = residual_in_fp32, fused_add_norm
-        self.embedding = nn.Embedding(vocab_size, d_model, device=device, dtype=dtype)
+        # not nn.Embedding(..), which draws values of its own first
+        weight = torch.empty(vocab_size, d_model, device=device, dtype=dtype)
+        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)
         make = partial(
             create_block,
             *(d_model, d_intermediate, ssm_cfg, attn_layer_idx, attn_cfg, norm_epsilon, rms_norm),
