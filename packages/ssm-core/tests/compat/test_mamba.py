@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from compat_cases import random, slow_mamba, strong
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 import ssm_core
 from ssm_core.compat.cache import InferenceParams
 from ssm_core.compat.mamba import Mamba
+from ssm_core.compat.mamba2 import Mamba2
+from ssm_core.compat.mamba2_simple import Mamba2Simple
 from ssm_core.errors import ConfigError
 from ssm_core.layers.protocol import CausalityError
 from ssm_kernels.errors import ShapeError
@@ -249,6 +252,16 @@ def test_refusals_of_the_calls() -> None:
     params.seqlen_offset = 1
     with pytest.raises(ShapeError, match=r"\(b, 1, d\)"):
         Mamba(8, layer_idx=0)(torch.zeros(2, 2, 8), inference_params=params)
+
+
+def test_sizes_of_numpy() -> None:
+    mixer = Mamba(np.int64(8), np.int32(4), np.int64(3), expand=np.float64(1.5), dt_rank=np.int8(2))
+    assert [type(size) for size in (mixer.d_model, mixer.d_inner, mixer.dt_rank)] == [int] * 3
+    assert mixer(torch.zeros(1, 2, 8)).shape == (1, 2, 8)
+    two = Mamba2(np.int64(8), np.int64(4), headdim=np.int64(4), ngroups=np.int64(2))
+    assert two(torch.zeros(1, 2, 8)).shape == (1, 2, 8)
+    simple = Mamba2Simple(np.int64(8), np.int64(4), headdim=np.int64(4), ngroups=np.int64(2))
+    assert simple(torch.zeros(1, 2, 8)).shape == (1, 2, 8)
 
 
 def test_copies_are_independent() -> None:

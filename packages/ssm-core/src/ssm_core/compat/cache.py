@@ -77,9 +77,8 @@ def cached_states(
         )
     memory = inference_params.key_value_memory_dict
     if mixer.layer_idx not in memory:
-        memory[mixer.layer_idx] = mixer.allocate_inference_cache(
-            batch_size, inference_params.max_seqlen
-        )
+        # no more is read of `inference_params` than the original reads: loops bring their own class
+        memory[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, max_seqlen=0)
     states: States = memory[mixer.layer_idx]
     if initialize:
         for part in states:

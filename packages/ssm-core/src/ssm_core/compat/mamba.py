@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssm_core.compat.arguments import check_dt_init, directions_of, plain
 from ssm_core.compat.both_ways import run_both_ways
 from ssm_core.compat.cache import (
     InferenceParams,
@@ -20,7 +21,6 @@ from ssm_core.compat.cache import (
     last_inputs,
     shift_in,
 )
-from ssm_core.compat.mamba_options import check_dt_init, directions_of
 from ssm_core.compat.placement import convert, made_on
 from ssm_core.init import exempt_from_weight_decay
 from ssm_core.layers.mamba import MambaConfig
@@ -97,11 +97,12 @@ class Mamba(nn.Module):
         super().__init__()
         self.bimamba_type = directions_of(bimamba_type, bimamba, nslices)
         check_dt_init(dt_init)
+        d_model, d_state, d_conv = plain(d_model), plain(d_state), plain(d_conv)
         config = MambaConfig(
             d_state=d_state,
             d_conv=d_conv,
             d_inner=int(expand * d_model),
-            dt_rank=dt_rank,  # type: ignore[arg-type]  # it checks the word itself
+            dt_rank=plain(dt_rank),
             bias=bias,
             conv_bias=conv_bias,
             dt_min=dt_min,

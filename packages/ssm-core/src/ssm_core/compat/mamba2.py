@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssm_core.compat.arguments import plain
 from ssm_core.compat.cache import (
     InferenceParams,
     States,
@@ -82,6 +83,8 @@ class Mamba2(mamba2.Mamba2):
                 "Mamba2: process_group is set, expected None: tensor parallelism is not there; "
                 "use data parallelism"
             )
+        d_model, d_state, d_conv = plain(d_model), plain(d_state), plain(d_conv)
+        headdim, d_ssm, ngroups = plain(headdim), plain(d_ssm), plain(ngroups)
         config = Mamba2Config(
             d_state=d_state,
             d_conv=d_conv,

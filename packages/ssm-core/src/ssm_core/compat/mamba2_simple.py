@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssm_core.compat.arguments import plain
 from ssm_core.compat.packing import offsets_of
 from ssm_core.compat.placement import convert, made_on
 from ssm_core.layers import mamba2
@@ -62,6 +63,8 @@ class Mamba2Simple(mamba2.Mamba2):
             ConfigError: a value out of range, or sizes that do not divide one another.
         """
         one_of("Mamba2Simple", "activation", activation, ("swish", "silu"))
+        d_model, d_state, d_conv = plain(d_model), plain(d_state), plain(d_conv)
+        headdim, ngroups = plain(headdim), plain(ngroups)
         config = Mamba2Config(
             d_state=d_state,
             d_conv=d_conv,

@@ -7,7 +7,6 @@ Wolf 2017, arXiv:1608.05859.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -157,4 +156,4 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
 
         folder, tensors = Path(save_directory), self.state_dict()
         write_atomically(folder / WEIGHTS, lambda part: torch.save(dict(tensors), part))
-        write_text(folder / CONFIG, json.dumps(asdict(self.config), indent=4) + "\n")
+        write_text(folder / CONFIG, json.dumps(vars(self.config), indent=4) + "\n")

@@ -1,9 +1,19 @@
-"""Checks of arguments that only the original `Mamba` and its forks have."""
+"""Arguments as public code gives them to the original mixers and their forks."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import one_of
+
+
+def plain(size: Any) -> Any:
+    """A size as an int, where it is one of numpy or another library; anything else as it is.
+
+    Plans of networks (such as those of nnU-Net) hold numpy's numbers.
+    """
+    return size.__index__() if hasattr(size, "__index__") else size
 
 
 def directions_of(bimamba_type: str, bimamba: bool | None, nslices: int | None) -> str:
