@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from shim_cases import ScanCase, close, gradients, leaves, scan_cases, slow_scan
 from hypothesis import given, settings
 from safetensors import safe_open
+from shim_cases import ScanCase, close, gradients, leaves, scan_cases, slow_scan
 
 from ssm_kernels.compat.selective_scan import (
     ScanTensors,

@@ -104,9 +104,7 @@ def test_states_after_every_packed_sequence() -> None:
     x, dt, A = torch.randn(b, l, h, p), torch.rand(b, l, h), -torch.rand(h)
     B, C, initial = torch.randn(b, l, 1, n), torch.randn(b, l, 1, n), torch.randn(b, h, p, n)
     ids = torch.tensor([[0, 0, 0, 1, 1, 1, 1]], dtype=torch.int32)
-    expected, states = slow_ssd(
-        [x, dt, A, B, C, None, None, None, initial], ids, False, (0.0, 9.0)
-    )
+    expected, states = slow_ssd([x, dt, A, B, C, None, None, None, initial], ids, False, (0.0, 9.0))
     y, final, varlen = mamba_chunk_scan_combined(
         *(x, dt, A, B, C, 4),
         initial_states=initial,
