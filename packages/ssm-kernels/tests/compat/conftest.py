@@ -1,4 +1,4 @@
-"""Make the helpers here importable; a shim that is on during a test and off afterwards, whatever the test did."""
+"""Make the helpers here importable; a shim that is on during a test and off afterwards."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class ScanCase:
 
     def tensors(self, dtype: torch.dtype = torch.float64) -> ScanTensors:
         torch.manual_seed(self.seed)
-        b, d, l, n = self.b, self.d, self.l, self.n
+        d, n = self.d, self.n
         wide = torch.float64 if dtype is torch.float64 else torch.float32
         A = -torch.rand(d, n, dtype=wide) - 0.1
         if self.is_complex:

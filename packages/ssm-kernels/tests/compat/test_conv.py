@@ -114,7 +114,7 @@ def test_what_is_not_supported_says_so() -> None:
     with pytest.raises(NotImplementedError, match="activation is 'gelu'"):
         causal_conv1d_fn(x, weight, activation="gelu")
     ids = torch.zeros(1, 4, dtype=torch.int32)
-    with pytest.raises(NotImplementedError, match="return_final_states.*varlen_states"):
+    with pytest.raises(NotImplementedError, match=r"return_final_states.*varlen_states"):
         causal_conv1d_fn(x, weight, seq_idx=ids, return_final_states=True)
 
 
