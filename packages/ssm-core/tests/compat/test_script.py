@@ -1,4 +1,4 @@
-"""A script written for mamba_ssm trains on a CPU, unchanged, under `python -m ssm_kernels.compat`."""
+"""A script written for mamba_ssm trains on a CPU as it is, by `python -m ssm_kernels.compat`."""
 
 from __future__ import annotations
 

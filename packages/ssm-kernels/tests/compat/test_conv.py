@@ -96,6 +96,14 @@ def test_steps_of_no_sequence_are_zero() -> None:
     assert (y[:, :, :2] != 0).all()
 
 
+def test_the_activation_where_older_versions_have_it() -> None:
+    x, weight, bias = torch.randn(2, 4, 6), torch.randn(4, 3), torch.randn(4)
+    expected = causal_conv1d_fn(x, weight, bias, activation="silu")
+    assert torch.equal(causal_conv1d_fn(x, weight, bias, "silu"), expected)
+    assert torch.equal(causal_conv1d_fn(x, weight, bias, None, "swish"), expected)
+    close(causal_conv1d_ref(x, weight, bias, "silu"), expected, 1e-5)
+
+
 def test_final_states_go_on() -> None:
     x, weight = torch.randn(2, 3, 9), torch.randn(3, 4)
     whole = causal_conv1d_fn(x, weight, activation="silu")
