@@ -1,4 +1,4 @@
-"""A shim that is on during a test and off afterwards, whatever the test did."""
+"""Make the helpers here importable; a shim that is on during a test and off afterwards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 
 from ssm_kernels.compat import install, providers, uninstall
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 Provide = Callable[..., None]
 

@@ -36,7 +36,8 @@ def bimamba_inner_fn(
         The others as in `mamba_inner_fn`.
 
     Returns:
-        (b, l, m).
+        (b, l, m). Its gradient is that of the sum of both scans, whereas the fork's own backward
+        pass leaves out the share of the backward scan in the gradient of z.
 
     Source: Zhu et al. 2024, arXiv:2401.09417.
     """

@@ -25,7 +25,6 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "mamba_inner": _INNER,
         "bimamba_inner": _BOTH_WAYS,
         "conv_interface": ("causal_conv1d_fn",),
-        "layer_norm": ("rms_norm_fn",),
     },
     "mamba_ssm.ops.triton.selective_state_update": {
         "state_update": ("selective_state_update", "selective_state_update_ref"),
@@ -43,6 +42,10 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "mamba_ssm.ops.triton.layernorm_gated": {
         "layernorm_gated": ("LayerNorm", "RMSNorm", "layernorm_fn", "rmsnorm_fn"),
     },
+    "mamba_ssm.distributed.tensor_parallel": {
+        "distributed": ("ColumnParallelLinear", "RowParallelLinear"),
+    },
+    "mamba_ssm.distributed.distributed_utils": {"distributed": ("all_reduce", "reduce_scatter")},
     "causal_conv1d": {
         "conv_interface": ("causal_conv1d_fn",),
         "conv_update": ("causal_conv1d_update",),
@@ -70,27 +73,36 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Original module -> module of this package -> names. A name is the same in both."""
 
-ELSEWHERE: dict[str, dict[str, str]] = {
-    "mamba_ssm": {
-        "Mamba": "ssm-core",
-        "Mamba2": "ssm-core",
-        "MambaLMHeadModel": "ssm-text",
-    },
-    "mamba_ssm.modules.mamba_simple": {"Mamba": "ssm-core", "Block": "ssm-core"},
-    "mamba_ssm.modules.mamba2": {"Mamba2": "ssm-core"},
-    "mamba_ssm.modules.block": {"Block": "ssm-core"},
-    "mamba_ssm.models.config_mamba": {"MambaConfig": "ssm-text"},
-    "mamba_ssm.models.mixer_seq_simple": {
-        "MambaLMHeadModel": "ssm-text",
-        "MixerModel": "ssm-text",
-    },
+_CORE: dict[str, tuple[str, ...]] = {
+    "mamba_ssm": ("Mamba", "Mamba2"),
+    "mamba_ssm.modules.block": ("Block",),
+    "mamba_ssm.modules.mamba2": ("Mamba2",),
+    "mamba_ssm.modules.mamba2_simple": ("Mamba2Simple",),
+    "mamba_ssm.modules.mamba_simple": ("Block", "Mamba"),
+    "mamba_ssm.utils.generation": ("InferenceParams",),
 }
-"""Original module -> name -> distribution that provides it through an entry point."""
+_TEXT: dict[str, tuple[str, ...]] = {
+    "mamba_ssm": ("MambaLMHeadModel",),
+    "mamba_ssm.models.config_mamba": ("MambaConfig",),
+    "mamba_ssm.models.mixer_seq_simple": ("MambaLMHeadModel", "MixerModel", "create_block"),
+    "mamba_ssm.modules.mha": ("MHA",),
+    "mamba_ssm.modules.mlp": ("GatedMLP",),
+    "mamba_ssm.utils.generation": ("GenerationMixin", "decode", "sample"),
+    "mamba_ssm.utils.hf": ("load_config_hf", "load_state_dict_hf"),
+}
+
+ELSEWHERE: dict[tuple[str, str], str] = {
+    (module, name): distribution
+    for distribution, modules in (("ssm-core", _CORE), ("ssm-text", _TEXT))
+    for module, names in modules.items()
+    for name in names
+}
+"""Original module and name -> distribution that provides it through an entry point."""
 
 
 def roots() -> tuple[str, ...]:
     """Return the top-level modules that the stand-ins cover, in alphabetical order."""
-    return tuple(sorted({path.partition(".")[0] for path in (*FUNCTIONS, *ELSEWHERE)}))
+    return tuple(sorted({path.partition(".")[0] for path in FUNCTIONS}))
 
 
 def root_version(root: str) -> str:
@@ -104,7 +116,7 @@ def root_version(root: str) -> str:
 
 def who_provides(module: str, name: str) -> str | None:
     """Say where a name that belongs to another distribution comes from; None for other names."""
-    distribution = ELSEWHERE.get(module, {}).get(name)
+    distribution = ELSEWHERE.get((module, name))
     if distribution is None:
         return None
     try:

@@ -14,8 +14,8 @@ def causal_conv1d_fn(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    initial_states: Tensor | None = None,
+    seq_idx: Tensor | str | None = None,
+    initial_states: Tensor | str | None = None,
     return_final_states: bool = False,
     final_states_out: Tensor | None = None,
     activation: str | None = None,
@@ -32,7 +32,8 @@ def causal_conv1d_fn(
             first sequence of each row.
         return_final_states: also return the last k-1 samples (b, d, k-1), in the type of x.
         final_states_out: (b, d, k-1), overwritten with them and returned.
-        activation: None, "silu" or "swish" (the same).
+        activation: None, "silu" or "swish" (the same). By position it may also be the fourth or
+            fifth argument, as in causal-conv1d 1.0 and 1.1.
 
     Returns:
         y (b, d, l) in the type of x; channels-last if x is, else contiguous. With
@@ -45,6 +46,10 @@ def causal_conv1d_fn(
 
     Cost: O(b l d k). Source: Gu & Dao 2023, arXiv:2312.00752, Fig. 3.
     """
+    if isinstance(seq_idx, str):
+        seq_idx, activation = None, seq_idx
+    if isinstance(initial_states, str):
+        initial_states, activation = None, initial_states
     y, final_states = convolve(
         *(x, weight, bias, seq_idx, initial_states, known_activation(activation), Backend.AUTO)
     )
@@ -57,13 +62,15 @@ def causal_conv1d_ref(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    initial_states: Tensor | None = None,
+    initial_states: Tensor | str | None = None,
     return_final_states: bool = False,
     final_states_out: Tensor | None = None,
     activation: str | None = None,
     seq_idx: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Compute what `causal_conv1d_fn` does in plain PyTorch, differentiable twice."""
+    if isinstance(initial_states, str):
+        initial_states, activation = None, initial_states
     y, final_states = convolve(
         *(x, weight, bias, seq_idx, initial_states, known_activation(activation), Backend.REFERENCE)
     )

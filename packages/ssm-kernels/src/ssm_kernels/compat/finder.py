@@ -80,7 +80,7 @@ def names_of(path: str) -> list[str]:
 
 @cache
 def _known_modules() -> set[str]:
-    return _with_parents([*catalogue.FUNCTIONS, *catalogue.ELSEWHERE])
+    return _with_parents([*catalogue.FUNCTIONS, *(module for module, _ in catalogue.ELSEWHERE)])
 
 
 def _with_parents(paths: Iterable[str]) -> set[str]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import raw_scan
+from .norms import wide_dtype
 from .selective_scan import ScanTensors
 
 
@@ -71,4 +72,5 @@ def bwd(
 
 def _gated(y: Tensor, z: Tensor) -> Tensor:
     with torch.no_grad():
-        return (y.float() * F.silu(z.float())).to(y.dtype)
+        wide = wide_dtype(y)
+        return (y.to(wide) * F.silu(z.to(wide))).to(y.dtype)
