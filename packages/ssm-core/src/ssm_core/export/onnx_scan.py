@@ -8,11 +8,11 @@ _DOMAIN = onnxscript.values.Opset("ssm_core", 1)
 
 
 @onnxscript.script(_DOMAIN, default_opset=op)
-def recurrence(rate, A, drive, B, C, initial_state) -> tuple[FLOAT[...], FLOAT[...]]:  # type: ignore[no-untyped-def]
+def recurrence(rate, A, drive, B, C, initial_state) -> tuple[FLOAT[...], FLOAT[...]]:
     """See `ssm_core.export.recurrence`; the axis of steps is the second one."""
 
     @onnxscript.graph()
-    def one_step(h, rate_t, drive_t, B_t, C_t):  # type: ignore[no-untyped-def]
+    def one_step(h, rate_t, drive_t, B_t, C_t):
         after = op.Exp(rate_t * A) * h + drive_t * B_t
         y_t = op.ReduceSum(C_t * after, op.Constant(value_ints=[-1]), keepdims=0)
         return after, y_t
