@@ -126,12 +126,14 @@ def test_packed_sequences_do_not_reach_each_other(lengths: list[list[int]]) -> N
         assert not torch.allclose(y, mixer(x))
 
 
-def test_states_of_packed_sequences_continue() -> None:
-    mixer, x = make(), random(1, 8, 8)
+@pytest.mark.parametrize("padding", [0, 4])
+def test_states_of_packed_sequences_continue(padding: int) -> None:
+    mixer, x = make(), random(1, 8 + padding, 8)
     starts, new = [0, 1, 3, 8], random(3, 1, 8, seed=3)
     params = InferenceParams(9, 3)
     with torch.no_grad():
-        mixer(x, cu_seqlens=torch.tensor(starts), inference_params=params)
+        read = mixer(x, cu_seqlens=torch.tensor(starts), inference_params=params)
+        assert read.shape == x.shape
         params.seqlen_offset = 1
         y = mixer(new, inference_params=params)
         for i in range(3):
@@ -202,5 +204,7 @@ def test_refusals() -> None:
         mixer(torch.zeros(2, 3, 31))
     with pytest.raises(SsmError, match="cu_seqlens"):
         mixer(x[:1], cu_seqlens=torch.tensor([0, 7]))
+    with pytest.raises(SsmError, match="cu_seqlens"):
+        mixer(x[:1], cu_seqlens=[0, 3])
     with pytest.raises(ShapeError, match=r"\(b, 1, d\)"):
         mixer.step(x, *mixer.allocate_inference_cache(2, 9))

@@ -82,10 +82,18 @@ def test_init_weights_obeys_marks() -> None:
     assert not zeroed.bias.any()
 
 
-def test_meta_device() -> None:
-    model = MambaLMHeadModel(MambaConfig(n_layer=1), device="meta")
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({}, 129_135_360),
+        ({"ssm_cfg": {"layer": "Mamba2"}, "pad_vocab_size_multiple": 16}, 128_989_632),
+    ],
+)
+def test_published_sizes(options: dict[str, object], parameters: int) -> None:
+    """mamba-130m and mamba2-130m, without memory for them."""
+    model = MambaLMHeadModel(MambaConfig(d_model=768, n_layer=24, **options), device="meta")
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    assert model.lm_head.weight.shape == (50280, 2560)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_model_is_its_blocks_and_the_last_norm() -> None:

@@ -20,7 +20,7 @@ from ssm_core.compat.cache import (
     last_inputs,
     shift_in,
 )
-from ssm_core.compat.packing import offsets_of
+from ssm_core.compat.packing import offsets_of, with_rest
 from ssm_core.compat.placement import convert, made_on
 from ssm_core.errors import ConfigError
 from ssm_core.layers import mamba2
@@ -130,7 +130,8 @@ class Mamba2(mamba2.Mamba2):
         Args:
             seqlen: l of an input and output of shape (b l, d); None: they are (b, l, d).
             seq_idx: (b, l) integers; where they change along l, another sequence begins.
-            cu_seqlens: offsets [0, .., l] of sequences packed in u (1, l, d), before `seq_idx`.
+            cu_seqlens: offsets [0, ..] of sequences packed in u (1, l, d), instead of `seq_idx`.
+                Steps behind the last are padding.
             inference_params: the states after the last step go into the cache there, of each packed
                 sequence its own; with a `seqlen_offset` above 0 this is one step that continues
                 from them.
@@ -140,13 +141,17 @@ class Mamba2(mamba2.Mamba2):
             ConfigError: a cache was asked of a mixer without `layer_idx`.
         """
         x = u if seqlen is None else u.unflatten(0, (-1, seqlen))
-        offsets = offsets_of(x, seq_idx) if cu_seqlens is None else cu_seqlens
+        if cu_seqlens is None:
+            offsets = offsets_of(x, seq_idx)
+        else:
+            offsets = with_rest(cu_seqlens, x.shape[:-1].numel())
         rows = x if offsets is None or len(x) == 1 else x.flatten(0, 1).unsqueeze(0)
         self.check_call(rows, cu_seqlens=offsets)
         if inference_params is None:
             y, _ = self.mix(rows, None, offsets, return_state=False)
         else:
-            y = self._cached(rows, offsets, inference_params)
+            padded = cu_seqlens is not None
+            y = self._cached(rows, offsets, inference_params, padded)
         return y.view_as(u) if y.shape != u.shape else y
 
     def step(  # type: ignore[override]
@@ -202,13 +207,16 @@ class Mamba2(mamba2.Mamba2):
         # public models call it by this name
         return cached_states(self, inference_params, batch_size, initialize_states)
 
-    def _cached(self, x: Tensor, offsets: Tensor | None, params: InferenceParams) -> Tensor:
-        batch = len(x) if offsets is None else len(offsets) - 1
+    def _cached(
+        self, x: Tensor, offsets: Tensor | None, params: InferenceParams, padded: bool
+    ) -> Tensor:
+        """Mix x; states of all sequences, without the padding after them, go into the cache."""
+        batch = len(x) if offsets is None else len(offsets) - 1 - padded
         states = self._get_states_from_cache(params, batch)
         if params.seqlen_offset > 0:
             return self.step(x, *states)[0]
         streams = self._project(x)
         y, state = self._scan(streams, None, offsets)
-        states[0].copy_(last_inputs(streams.conv_input, self.d_conv, offsets))
-        states[1].copy_(state.ssm)
+        states[0].copy_(last_inputs(streams.conv_input, self.d_conv, offsets)[:batch])
+        states[1].copy_(state.ssm[:batch])
         return self._join(y, streams)

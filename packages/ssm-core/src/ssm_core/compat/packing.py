@@ -10,6 +10,16 @@ from ssm_core.shapes import Activations, Offsets
 from ssm_kernels.errors import DTypeError, ShapeError
 
 
+def with_rest(cu_seqlens: Offsets, steps: int) -> Offsets:
+    """Offsets [0, .., n, l] that end with `steps` l: padding behind the sequences is one more.
+
+    It has no steps where they fill all of them; to look whether they do would wait for the device.
+    """
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dim() != 1:
+        return cu_seqlens  # for the layer to refuse
+    return F.pad(cu_seqlens, (0, 1), value=steps)
+
+
 def offsets_of(x: Activations, seq_idx: Tensor | None) -> Offsets | None:
     """Where sequences begin in the rows of x (b, l, d) laid end to end, and the end.
 
