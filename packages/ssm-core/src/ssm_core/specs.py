@@ -148,7 +148,7 @@ class BenchmarkSpec:
     @property
     def summary(self) -> str:
         """What `ssm-train list` shows."""
-        return self.help
+        return f"time and memory against the {self.size_label}"
 
 
 @dataclass(frozen=True)

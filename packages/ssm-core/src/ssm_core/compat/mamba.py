@@ -33,6 +33,7 @@ from ssm_core.layers.selective import (
     run_directions,
     step_direction,
 )
+from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32
 from ssm_kernels.errors import ShapeError
 
@@ -119,7 +120,7 @@ class Mamba(nn.Module):
         self.gamma: nn.Parameter | None = None
 
         with made_on(device):
-            self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+            self.in_proj = Linear(d_model, 2 * self.d_inner, bias=bias)
             self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
             if self.bimamba_type == "v1":
                 self.A_b_log = exempt_from_weight_decay(nn.Parameter(self.A_log.detach().clone()))
@@ -127,7 +128,7 @@ class Mamba(nn.Module):
                 backward = make_direction(sizes)
                 self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b = backward
                 convert(dtype, self.conv1d_b, self.x_proj_b, self.dt_proj_b)
-            self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+            self.out_proj = Linear(self.d_inner, d_model, bias=bias)
             if init_layer_scale is not None:
                 self.gamma = nn.Parameter(torch.full((d_model,), float(init_layer_scale)))
         self._init_dt_proj(dt_init, dt_scale)

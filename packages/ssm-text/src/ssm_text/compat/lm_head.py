@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssm_core.compat.cache import InferenceParams
 from ssm_core.errors import CheckpointError
+from ssm_core.linear import Linear
 from ssm_core.official.tensors import mismatches
 from ssm_text.compat.config import MambaConfig, config_from
 from ssm_text.compat.decoding import GenerationMixin
@@ -79,7 +80,7 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
             device=device,
             dtype=dtype,
         )
-        self.lm_head = nn.Linear(config.d_model, rows, bias=False, device=device, dtype=dtype)
+        self.lm_head = Linear(config.d_model, rows, bias=False, device=device, dtype=dtype)
         # once more, as in the original: with an MLP the branches end up divided by sqrt(n_layer)
         self.apply(partial(init_weights, n_layer=config.n_layer, **(initializer_cfg or {})))
         self.tie_weights()
