@@ -14,6 +14,7 @@ import torch
 from huggingface_models import build, count_calls, mixers, tokens
 from torch import Tensor, nn
 from transformers.models.mamba import modeling_mamba
+from transformers.models.mamba2 import modeling_mamba2
 from transformers.utils import import_utils
 
 from ssm_kernels import ArgumentError, BackendError, huggingface
@@ -139,14 +140,14 @@ def test_packed_sequences_are_refused_as_before() -> None:
         mixers(model)[0](torch.randn(1, 3, 32), seq_idx=torch.zeros(1, 3, dtype=torch.int32))
 
 
-@pytest.mark.parametrize("version", ["4.57.6", "5.14.1", "6.0.0.dev0"])
+@pytest.mark.parametrize("version", ["4.57.6", "5.15.1", "6.0.0.dev0"])
 def test_other_versions_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["transformers"], "__version__", version)
-    with pytest.raises(BackendError, match=rf"transformers {version} .*>=5\.15,<6"):
+    with pytest.raises(BackendError, match=rf"transformers {version} .*>=5\.16,<6"):
         huggingface.accelerate()
 
 
-@pytest.mark.parametrize("version", ["5.15.0", "5.23.1", "5.30.0.dev0"])
+@pytest.mark.parametrize("version", ["5.16.0", "5.23.1", "5.30.0.dev0"])
 def test_versions_of_the_range_are_taken(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["transformers"], "__version__", version)
     assert f"transformers {version}: 2 x MambaMixer" in huggingface.accelerate(build("Mamba"))
@@ -176,6 +177,14 @@ def test_other_arguments_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
             huggingface.accelerate(target)
     assert modeling_mamba.MambaMixer.forward is before
     assert "0 classes and 0 mixers" in huggingface.restore()
+
+
+def test_a_mixer_that_calls_something_else_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = modeling_mamba2.Mamba2Mixer.forward
+    monkeypatch.setattr(modeling_mamba.MambaMixer, "forward", lambda self, hidden_states: None)
+    with pytest.raises(BackendError, match="modeling_mamba has no mixer that calls"):
+        huggingface.accelerate()
+    assert modeling_mamba2.Mamba2Mixer.forward is before
 
 
 def test_a_model_without_mixers_is_refused() -> None:

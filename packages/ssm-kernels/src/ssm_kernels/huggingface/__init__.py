@@ -5,7 +5,7 @@ from ssm_kernels import huggingface
 huggingface.accelerate(model)   # this model; accelerate() for all models of transformers
 huggingface.restore()           # as it was
 
-Works with transformers 5.15 to 5.x, in which every such model calls the same few functions; other
+Works with transformers 5.16 to 5.x, in which every such model calls the same few functions; other
 versions raise. transformers is not needed to import this package.
 """
 

@@ -17,7 +17,7 @@ from ..errors import ArgumentError, BackendError
 from .dispatch import NAME, SCANS, replacements
 from .rebind import rebind, undecorated
 
-OLDEST, BELOW = (5, 15), (6, 0)
+OLDEST, BELOW = (5, 16), (6, 0)
 MODELS = (
     *("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "zamba", "zamba2", "bamba"),
     *("granitemoehybrid", "nemotron_h"),
@@ -45,7 +45,7 @@ def accelerate(model: nn.Module | None = None) -> str:
 
     Raises:
         ArgumentError: the model has no such mixer.
-        BackendError: transformers is missing, is older than 5.15 or not 5.x, or its functions take
+        BackendError: transformers is missing, is older than 5.16 or not 5.x, or its functions take
             other arguments than they did; or no native kernel can run here. Nothing is changed.
     """
     version = _supported_version()
@@ -78,13 +78,13 @@ def _supported_version() -> str:
         version = importlib.import_module("transformers").__version__
     except ImportError as error:
         raise BackendError(
-            f"{NAME}: transformers cannot be imported ({error}); pip install 'transformers>=5.15'"
+            f"{NAME}: transformers cannot be imported ({error}); pip install 'transformers>=5.16'"
         ) from None
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if not OLDEST <= numbers < BELOW:
         raise BackendError(
-            f"{NAME}: transformers {version} is installed, expected 5.15 or newer and below 6, "
-            "whose Mamba models call functions of known names; pip install 'transformers>=5.15,<6'"
+            f"{NAME}: transformers {version} is installed, expected 5.16 or newer and below 6, "
+            "whose Mamba models call functions of known names; pip install 'transformers>=5.16,<6'"
         )
     reason = why_not_native("cpu", 0)
     if reason is not None and not torch.cuda.is_available():
@@ -96,10 +96,14 @@ def _replace_classes() -> dict[str, int]:
     changed = {}
     for name in MODELS:
         module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-        for cls in vars(module).values():
-            own = isinstance(cls, type) and cls.__module__ == module.__name__
-            if own and cls not in _classes and "forward" in vars(cls) and _is_mixer(cls):
-                changed[cls] = _forward_on_ours(cls)
+        own = [x for x in vars(module).values() if getattr(x, "__module__", "") == module.__name__]
+        mixers = [x for x in own if isinstance(x, type) and "forward" in vars(x) and _is_mixer(x)]
+        if not mixers:
+            raise BackendError(
+                f"{NAME}: {module.__name__} has no mixer that calls {' or '.join(sorted(SCANS))}; "
+                "this version of transformers is not supported yet"
+            )
+        changed |= {cls: _forward_on_ours(cls) for cls in mixers if cls not in _classes}
     for cls, forward in changed.items():
         _classes[cls] = cls.forward
         cls.forward = forward
