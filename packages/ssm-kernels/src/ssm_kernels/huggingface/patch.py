@@ -93,7 +93,7 @@ def _supported_version() -> str:
 
 
 def _replace_classes() -> dict[str, int]:
-    changed = {}
+    changed: dict[type[nn.Module], Callable[..., Any]] = {}
     for name in MODELS:
         module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
         own = [x for x in vars(module).values() if getattr(x, "__module__", "") == module.__name__]
