@@ -1,4 +1,4 @@
-"""Check that wheels and source distributions hold what they must: `python tools/check_wheels.py FOLDER`.
+"""Check what wheels and source distributions hold: `python tools/check_wheels.py FOLDER`.
 
 Wheels hold exactly the package's files in the repository, extension modules and metadata with the
 licence; source distributions hold every file in the repository of the package, and no build.

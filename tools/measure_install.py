@@ -1,10 +1,10 @@
-"""How long the built wheels take to install and to import: `python tools/measure_install.py WHEELS`.
+"""How long wheels take to install and to import: `python tools/measure_install.py WHEELS`.
 
 WHEELS is what tools/build_wheels.sh wrote. Everything happens in an environment that has torch and
-the test tools and none of our packages; making it is not part of the times, nor is downloading: what
-the packages need beside torch is fetched first, so that the times do not depend on the network. The
-table goes to standard output. Imports are timed in fresh processes in which torch is imported
-already: the median, and the processor time, which other programs on the machine lengthen less.
+the test tools and none of our packages; making it is not part of the times, nor is downloading:
+what the packages need beside torch is fetched first, so that the times do not depend on the
+network. The table goes to standard output. Imports are timed in fresh processes in which torch is
+imported already: the median, and that of the processor time, which other programs lengthen less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_matrix import VERSIONS, Failure, environment, pip, run
+from torch_matrix import VERSIONS, StepError, environment, pip, run
 
 PACKAGES = ("ssm-kernels", "ssm-core", "ssm-vision", "ssm-text", "ssm-prune")
 TIMED_IMPORT = """
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with environment(options.torch, options.environments) as python:
             print(report(python, options.wheels, options.processes))
             print(f"\n{surroundings(python)}")
-    except Failure as failure:
+    except StepError as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0

@@ -1,11 +1,11 @@
 """Try one wheel of ssm-kernels under several versions of torch: `python tools/torch_matrix.py`.
 
-The wheel (`--wheel`, otherwise one is built) is installed beside each torch in an environment of its
-own, one after the other, and the tests of the kernels run there; the table goes to standard output.
-An environment takes up to 5.5 GB, since torch brings its CUDA libraries along; it is removed at once
-unless `--environments` names a folder to keep it in. Wheels, torch and tests are those of the running
-Python. A published wheel lacks the simulator of CUDA, whose tests are then skipped; one built by an
-environment of `make setup` has it, and takes its objects from there.
+The wheel (`--wheel`, otherwise one is built) is installed beside each torch in an environment of
+its own, one after the other, and the tests of the kernels run there; the table goes to standard
+output. An environment takes up to 5.5 GB, since torch brings its CUDA libraries along; it is
+removed at once unless `--environments` names a folder to keep it in. The version of Python is that
+of the running one. A published wheel lacks the simulator of CUDA, whose tests are then skipped; one
+built here by the Python of `make setup` has it, and takes its objects from there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUICK = ("test_native.py", "test_library.py", "test_library_vmap.py", "test_comp
 TOOLS = ("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist")
 
 
-class Failure(Exception):
+class StepError(Exception):
     """A step could not be carried out; the message says what to do."""
 
 
@@ -63,7 +63,7 @@ def run(*command: str | Path, **environment: str) -> str:
     )
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-30:])
-        raise Failure(f"{tail}\nthis failed: {' '.join(map(str, command))}")
+        raise StepError(f"{tail}\nthis failed: {' '.join(map(str, command))}")
     return done.stdout
 
 
@@ -131,10 +131,10 @@ def try_wheel(python: Path, wheel: Path, tests: Sequence[Path], processes: str) 
         )
         seconds = time.monotonic() - started
         if not report.exists():
-            raise Failure(f"pytest ended with code {done.returncode} and without a report")
+            raise StepError(f"pytest ended with code {done.returncode} and without a report")
         passed, failed, skipped = counts(report)
     if done.returncode and not failed:
-        raise Failure(f"pytest ended with code {done.returncode} although no test failed")
+        raise StepError(f"pytest ended with code {done.returncode} although no test failed")
     return Row(torch, interpreter, passed, failed, skipped, round(seconds, 1))
 
 
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"==> torch {version}", flush=True)
                 with environment(version, options.environments) as python:
                     rows.append(try_wheel(python, wheel, tests, options.processes))
-        except Failure as failure:
+        except StepError as failure:
             print(f"error: {failure}", file=sys.stderr)
             return 1
     print(table(wheel.name, rows))

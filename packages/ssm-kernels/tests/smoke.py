@@ -1,4 +1,4 @@
-"""Whether an installed ssm-kernels works: `python tests/smoke.py`, a few seconds, needs torch alone.
+"""Whether an installed ssm-kernels works: `python tests/smoke.py`, seconds, needs torch alone.
 
 The native kernels of the processor, every instruction set of this machine, against the reference.
 """
