@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_matrix import VERSIONS, StepError, environment, pip, run
+from torch_matrix import CLEAN, VERSIONS, StepError, environment, pip, run
 
 PACKAGES = ("ssm-kernels", "ssm-core", "ssm-vision", "ssm-text", "ssm-prune")
 TIMED_IMPORT = """
@@ -45,28 +45,32 @@ def fetch_dependencies(python: Path, wheels: Path, folder: Path) -> int:
     return len(pins)
 
 
-def seconds_to_install(python: Path, folders: Sequence[Path], packages: Sequence[str]) -> float:
-    """Time one `pip install` from local files as a user gives it, byte code compiled."""
+def times_to_install(
+    python: Path, folders: Sequence[Path], packages: Sequence[str]
+) -> tuple[float, float]:
+    """Wall and processor seconds of a `pip install` from local files, byte code compiled."""
     links = [word for folder in folders for word in ("--find-links", str(folder))]
-    started = time.monotonic()
+    before, started = os.times(), time.monotonic()
     pip("--python", python, "install", "--no-index", *links, *packages)
-    return time.monotonic() - started
+    after, wall = os.times(), time.monotonic() - started
+    used = after.children_user - before.children_user
+    return wall, used + after.children_system - before.children_system
 
 
 def remove_ours(python: Path) -> None:
     pip("--python", python, "uninstall", "--quiet", "--yes", *PACKAGES)
 
 
-def install_rows(python: Path, wheels: Path) -> list[tuple[str, float]]:
+def install_rows(python: Path, wheels: Path) -> list[tuple[str, tuple[float, float]]]:
     remove_ours(python)
     with tempfile.TemporaryDirectory() as name:
         needed = Path(name)
         count = fetch_dependencies(python, wheels, needed)
-        alone = seconds_to_install(python, [wheels], PACKAGES[:1])
+        alone = times_to_install(python, [wheels], PACKAGES[:1])
         remove_ours(python)
-        all_of_it = seconds_to_install(python, [wheels, needed], PACKAGES)
+        all_of_it = times_to_install(python, [wheels, needed], PACKAGES)
         remove_ours(python)
-        ours = seconds_to_install(python, [wheels], PACKAGES)
+        ours = times_to_install(python, [wheels], PACKAGES)
     return [
         ("ssm-kernels, torch is there", alone),
         (f"all five and {count} packages they need, torch is there", all_of_it),
@@ -78,16 +82,16 @@ def import_times(python: Path, module: str, processes: int) -> tuple[float, floa
     """Median wall and processor seconds of an import after torch's, in processes of their own."""
     outside = Path(tempfile.gettempdir())
     call = ("-c", f"import os; os.chdir({str(outside)!r})\n{TIMED_IMPORT}", module)
-    variables = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
-    run(python, *call, **variables)  # files into the page cache
-    times = [json.loads(run(python, *call, **variables)) for _ in range(processes)]
+    run(python, *call, **CLEAN)  # files into the page cache
+    times = [json.loads(run(python, *call, **CLEAN)) for _ in range(processes)]
     wall, processor = zip(*times, strict=True)
     return statistics.median(wall), statistics.median(processor)
 
 
 def report(python: Path, wheels: Path, processes: int) -> str:
-    lines = ["| installed | seconds |", "|---|---|"]
-    lines += [f"| {what} | {seconds:.1f} |" for what, seconds in install_rows(python, wheels)]
+    lines = ["| installed | seconds | seconds of the processor |", "|---|---|---|"]
+    for what, (wall, processor) in install_rows(python, wheels):
+        lines.append(f"| {what} | {wall:.1f} | {processor:.1f} |")
     lines += ["", "| file | MB |", "|---|---|"]
     files = sorted([*wheels.glob("*.whl"), *wheels.glob("*.tar.gz")])
     lines += [f"| {path.name} | {path.stat().st_size / 1e6:.2f} |" for path in files]
