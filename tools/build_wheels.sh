@@ -24,7 +24,7 @@ if [[ $SSM_KERNELS_CUDA == on ]]; then
     settings=("--config-settings=wheel.build-tag=1cu$(nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')")
 fi
 if command -v ccache >/dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$work
 fi
 
 say "Tools"
@@ -39,7 +39,7 @@ for package in ssm-core ssm-vision ssm-text ssm-prune; do
 done
 say "ssm-kernels, sources"
 "$tools/python" -m build --quiet --sdist --outdir "$work/dist" packages/ssm-kernels
-tar -xzf "$work"/dist/ssm_kernels-*.tar.gz -C "$work"  # one path for all: a compiler cache works
+tar -xzf "$work"/dist/ssm_kernels-*.tar.gz -C "$work"  # one path for all: a compiler cache helps
 for python in "${pythons[@]}"; do
     say "ssm-kernels, $("$python" --version)"
     "$python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$work/plain" \
@@ -58,7 +58,7 @@ for wheel in "$work"/plain/*.whl; do
                 exit 1
             fi
         done
-        "$tools/auditwheel" --quiet repair --wheel-dir "$work/dist" "$wheel" 2>"$work/log" ||
+        "$tools/auditwheel" repair --wheel-dir "$work/dist" "$wheel" &>"$work/log" ||
             { cat "$work/log" >&2; exit 1; }
     else
         cp "$wheel" "$work/dist"
