@@ -144,6 +144,11 @@ class BenchmarkSpec:
     count: Callable[[int, int], int]
     preload: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """What `ssm-train list` shows."""
+        return f"time and memory against the {self.size_label}"
+
 
 @dataclass(frozen=True)
 class ExtensionSpec:
