@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch_matrix import CLEAN, VERSIONS, StepError, environment, pip, run
@@ -61,21 +61,20 @@ def remove_ours(python: Path) -> None:
     pip("--python", python, "uninstall", "--quiet", "--yes", *PACKAGES)
 
 
-def install_rows(python: Path, wheels: Path) -> list[tuple[str, tuple[float, float]]]:
+def install_rows(python: Path, wheels: Path) -> Iterator[tuple[str, tuple[float, float]]]:
+    """What was installed, and its times."""
+    remove_ours(python)
+    alone = times_to_install(python, [wheels], PACKAGES[:1])
+    yield "ssm-kernels, torch is there", alone
     remove_ours(python)
     with tempfile.TemporaryDirectory() as name:
         needed = Path(name)
         count = fetch_dependencies(python, wheels, needed)
-        alone = times_to_install(python, [wheels], PACKAGES[:1])
-        remove_ours(python)
         all_of_it = times_to_install(python, [wheels, needed], PACKAGES)
-        remove_ours(python)
-        ours = times_to_install(python, [wheels], PACKAGES)
-    return [
-        ("ssm-kernels, torch is there", alone),
-        (f"all five and {count} packages they need, torch is there", all_of_it),
-        ("all five, what they need is there", ours),
-    ]
+    yield f"all five and {count} packages they need, torch is there", all_of_it
+    remove_ours(python)
+    ours = times_to_install(python, [wheels], PACKAGES)
+    yield "all five, what they need is there", ours
 
 
 def import_times(python: Path, module: str, processes: int) -> tuple[float, float]:
@@ -88,19 +87,19 @@ def import_times(python: Path, module: str, processes: int) -> tuple[float, floa
     return statistics.median(wall), statistics.median(processor)
 
 
-def report(python: Path, wheels: Path, processes: int) -> str:
-    lines = ["| installed | seconds | seconds of the processor |", "|---|---|---|"]
+def report(python: Path, wheels: Path, processes: int) -> Iterator[str]:
+    """The lines of the tables, each as soon as it is known."""
+    yield from ("| installed | seconds | seconds of the processor |", "|---|---|---|")
     for what, (wall, processor) in install_rows(python, wheels):
-        lines.append(f"| {what} | {wall:.1f} | {processor:.1f} |")
-    lines += ["", "| file | MB |", "|---|---|"]
-    files = sorted([*wheels.glob("*.whl"), *wheels.glob("*.tar.gz")])
-    lines += [f"| {path.name} | {path.stat().st_size / 1e6:.2f} |" for path in files]
-    lines += ["", "| import, after torch | ms | ms of the processor |", "|---|---|---|"]
+        yield f"| {what} | {wall:.1f} | {processor:.1f} |"
+    yield from ("", "| file | MB |", "|---|---|")
+    for path in sorted([*wheels.glob("*.whl"), *wheels.glob("*.tar.gz")]):
+        yield f"| {path.name} | {path.stat().st_size / 1e6:.2f} |"
+    yield from ("", "| import, after torch | ms | ms of the processor |", "|---|---|---|")
     for package in PACKAGES:
         module = package.replace("-", "_")
         wall, processor = import_times(python, module, processes)
-        lines.append(f"| {module} | {wall * 1e3:.0f} | {processor * 1e3:.0f} |")
-    return "\n".join(lines)
+        yield f"| {module} | {wall * 1e3:.0f} | {processor * 1e3:.0f} |"
 
 
 def surroundings(python: Path) -> str:
@@ -125,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with environment(options.torch, options.environments) as python:
-            print(report(python, options.wheels, options.processes))
+            for line in report(python, options.wheels, options.processes):
+                print(line, flush=True)
             print(f"\n{surroundings(python)}")
     except StepError as failure:
         print(f"error: {failure}", file=sys.stderr)
