@@ -5,7 +5,7 @@ VENV ?= .venv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-cuda clean
+.PHONY: help setup demo test lint bench bench-cuda wheels clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -27,6 +27,9 @@ bench: setup ## time operators and models beside their peers; ARGS="--parts scan
 
 bench-cuda: setup ## the same on a GPU; ARGS="--parts scan --out FILE", or --smoke without one
 	@PYTHONPATH=tools $(VENV)/bin/python -m bench.cuda $(ARGS)
+
+wheels: ## wheels and source distributions of all packages in dist/, checked; OUT=folder elsewhere
+	@tools/build_wheels.sh $(or $(OUT),dist)
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	@tools/clean.sh

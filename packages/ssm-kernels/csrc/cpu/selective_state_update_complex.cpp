@@ -1,4 +1,6 @@
 // One decode step of the selective scan with complex A.  Lanes are states; real and imaginary parts are separate vectors.
+#include <math.h>  // the functions of double: overloads of <cmath> may stay out of line (operators.h)
+
 #include "cpu/operators.h"
 #include "cpu/selective_state_update.h"
 #include "cpu/vec_trig.h"
@@ -21,9 +23,10 @@ SSM_INLINE Complex<F> complex_decay(F dt, Vec<F> A_re, Vec<F> A_im) {
   F angles[W];
   store(angles, angle);
   for (int64_t i = 0; i < W; ++i) {
-    if (__builtin_expect(__builtin_fabs(angles[i]) > TrigConstants<F>::far_angle, false)) {
-      decay.re[i] = size[i] * static_cast<F>(__builtin_cos(angles[i]));
-      decay.im[i] = size[i] * static_cast<F>(__builtin_sin(angles[i]));
+    const double exact = static_cast<double>(angles[i]);
+    if (SSM_UNLIKELY(::fabs(exact) > TrigConstants<F>::far_angle)) {
+      decay.re[i] = size[i] * static_cast<F>(::cos(exact));
+      decay.im[i] = size[i] * static_cast<F>(::sin(exact));
     }
   }
   return decay;
