@@ -144,6 +144,11 @@ class BenchmarkSpec:
     count: Callable[[int, int], int]
     preload: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """One line for `ssm-train list benchmarks`."""
+        return f"time and memory against {self.size_label}"
+
 
 @dataclass(frozen=True)
 class ExtensionSpec:
