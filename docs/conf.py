@@ -36,8 +36,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 default_role = "code"  # `name` in a docstring is code, as in Markdown
 
-# Nothing is fetched while building, so names of other libraries lead nowhere. Nor do the names of
-# sets of words (`Literal`) and of what a type variable stands for: signatures show them as they are.
+# Nothing is fetched while building, so names of other libraries lead nowhere. Nor do those of sets
+# of words (`Literal`) and of type variables: signatures show them as they are.
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!ssm_)\w+\..*"),

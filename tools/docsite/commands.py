@@ -30,6 +30,9 @@ BUDGETS = {
     "python-stdlib": "--trainer.max_steps 2 --data.max_bytes 300000 --loader.eval_batch_size 16",
     "text-file": "--trainer.max_steps 2",
 }
+#: commands that draw for seconds: run on the first page that shows them, on others what they name
+#: has to exist
+DRAWING = ("report", "delta")
 #: words that stand for a value unless the page's setup says otherwise
 PLACEHOLDERS = {"NAME": "digits-bimamba", "RECIPE": "digits-bimamba", "METHOD": "dynamic-cosine"}
 #: owners of models on the Hugging Face hub, which tests do not reach
@@ -48,13 +51,14 @@ class Commands:
     Args:
         host: the plugin host of the page.
         names: what capital words stand for; the page's variables.
+        drawn: drawing commands that some page has run; added to.
 
     Attributes:
         done: each command with "ran" or why it was only checked.
     """
 
-    def __init__(self, host: PluginHost, names: Mapping[str, Any]) -> None:
-        self.host, self.names = host, names
+    def __init__(self, host: PluginHost, names: Mapping[str, Any], drawn: set[str]) -> None:
+        self.host, self.names, self.drawn = host, names, drawn
         self.done: list[tuple[str, str]] = []
 
     def run(self, text: str, options: str = "", only_checked: str = "") -> None:
@@ -72,7 +76,7 @@ class Commands:
     def _words(self, line: str) -> list[str]:
         found = []
         for word in shlex.split(line, comments=True):
-            if word.startswith("[") != word.endswith("]"):
+            if word.count("[") != word.count("]"):
                 continue  # what may be left out, such as [RUN ...]
             word = self._meaning(word) if word.isupper() else word
             found += sorted(glob.glob(word)) if "*" in word and glob.glob(word) else [word]
@@ -80,8 +84,9 @@ class Commands:
 
     def _meaning(self, word: str) -> str:
         """What a word in capitals stands for: itself, if for nothing else."""
-        runs = {"RUN": run for run in sorted(glob.glob(RUNS), key=os.path.getmtime)}
-        return str({**PLACEHOLDERS, **runs, **self.names}.get(word, word))
+        runs = sorted(glob.glob(RUNS), key=os.path.getmtime)
+        newest = {"RUN": runs[-1]} if runs else {}
+        return str({**PLACEHOLDERS, **newest, **self.names}.get(word, word))
 
     def train(self, words: list[str], only_checked: str) -> str:
         """`ssm-train`: options are always checked, cheap commands run."""
@@ -91,6 +96,8 @@ class Commands:
             return self._bench(words[1:])
         if any(word.startswith(HUB) for word in words):
             only_checked = "needs the hub"
+        if words[0] in DRAWING:
+            return self._draw(words)
         if not only_checked or words[0] == "show":
             return _succeed(ssm_train, words)
         parser = ArgumentParser(exit_on_error=False)
@@ -109,6 +116,15 @@ class Commands:
         fit_command(self.host, [*words, *BUDGETS[data].split()])
         return "ran"
 
+    def _draw(self, words: list[str]) -> str:
+        if words[0] not in self.drawn:
+            self.drawn.add(words[0])
+            return _succeed(ssm_train, words)
+        lost = [word for word in words if word.startswith("runs/") and not os.path.isdir(word)]
+        if lost:
+            raise BrokenExample(f"{' '.join(words)}: no run {lost[0]}")
+        return "ran on another page"
+
     def _bench(self, words: list[str]) -> str:
         """Names and options are read; the first measurement would take minutes."""
         with (
@@ -119,8 +135,9 @@ class Commands:
         return "measures for minutes"
 
     def prune(self, words: list[str], only_checked: str) -> str:
-        """`ssm-prune`, which is always run; a benchmark once."""
-        return _succeed(ssm_prune, [*words, "--reps", "1"] if words[0] == "bench" else words)
+        """`ssm-prune`, which is always run; a benchmark with a moment for each model."""
+        quick = ["--reps", "5", "--batch", "1", "--threads", "1"] if words[0] == "bench" else []
+        return _succeed(ssm_prune, [*words, *quick])
 
     def several(self, words: list[str], only_checked: str) -> str:
         """`torchrun ... --no-python COMMAND`: the command is checked."""

@@ -20,12 +20,13 @@ class Page:
 
     Args:
         host: the plugin host of this page alone.
+        drawn: see `Commands`; shared by all pages.
     """
 
-    def __init__(self, host: PluginHost) -> None:
+    def __init__(self, host: PluginHost, drawn: set[str]) -> None:
         self.host = host
         self.module = ModuleType("page")
-        self.commands = Commands(host, vars(self.module))
+        self.commands = Commands(host, vars(self.module), drawn)
 
     def run(self, block: Block) -> None:
         """Run a block, or read it if it is data; results and diagrams are only shown.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import runpy
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def pip(words: list[str]) -> str:
     """`pip install ...`: folders hold packages, our packages have the extras, others are known."""
     if words[:1] != ["install"]:
         raise BrokenExample(f"pip {' '.join(words)}: expected `pip install`")
-    for word in (part for word in words[1:] for part in _expanded(word)):
+    for word in itertools.chain.from_iterable(map(_expanded, words[1:])):
         if word.startswith("./"):
             _manifest(ROOT / word.partition("[")[0])
         elif not word.startswith("-"):
