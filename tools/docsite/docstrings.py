@@ -21,7 +21,7 @@ PIPE = re.compile(r"((?:`[^`]*`|[^`|])*)\|")
 SEVERAL = re.compile(r"^:(?:param|ivar) \w+(?:, \w+)+:")
 #: objects that an annotation or "Raises:" may name
 KINDS = ("class", "exception", "data")
-CONFIG = Config(napoleon_google_docstring=True, napoleon_use_ivar=True)
+CONFIG: Any = Config(napoleon_google_docstring=True, napoleon_use_ivar=True)
 
 
 class Docstring(GoogleDocstring):
@@ -34,7 +34,7 @@ class Docstring(GoogleDocstring):
         return [("", "", lines)] if lines else []
 
 
-def parse(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def parse(app: Sphinx, what: Any, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn the sections of a docstring into fields, in place."""
     if what in ("attribute", "data", "property"):
         what = "method"  # else the first line's text before a colon would be its type
