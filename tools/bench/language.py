@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ssm_text import MambaLM, MambaLMConfig
 from ssm_text.benchmark import BENCHMARK
-from ssm_text.columns import store_by_columns
 from ssm_text.presets import preset
 
 from .compare import add_times, relative_error
@@ -80,7 +79,7 @@ def run_published(report: Report, options: Options, name: str) -> None:
     config = preset(name)
     if options.smoke:
         config = small(config)
-    ours = store_by_columns(MambaLM(config).eval())  # as `from_pretrained` leaves them
+    ours = MambaLM(config).eval()
     prompt, count = (5, 3) if options.smoke else (PROMPT, NEW_TOKENS)
     ids = torch.randint(ours.vocab_size, (1, prompt))
     theirs = transformers_lm.load(ours)

@@ -18,6 +18,7 @@ void bind_operators(py::module_& module) {
   bind_selective_state_update(module);
   bind_diagonal_scan(module);
   bind_ssd_scan(module);
+  bind_linear(module);
   bind_log_vandermonde(module);
   bind_cauchy(module);
   bind_mamba_directions(module);

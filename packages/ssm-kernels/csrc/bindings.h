@@ -55,6 +55,7 @@ void bind_causal_conv1d_update(pybind11::module_& module);
 void bind_selective_state_update(pybind11::module_& module);
 void bind_diagonal_scan(pybind11::module_& module);
 void bind_ssd_scan(pybind11::module_& module);
+void bind_linear(pybind11::module_& module);
 void bind_log_vandermonde(pybind11::module_& module);
 void bind_cauchy(pybind11::module_& module);
 void bind_mamba_directions(pybind11::module_& module);

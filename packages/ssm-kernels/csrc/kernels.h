@@ -7,6 +7,7 @@
 #include "cauchy_params.h"
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
+#include "linear_params.h"
 #include "log_vandermonde_params.h"
 #include "mamba_directions_params.h"
 #include "params.h"
@@ -33,8 +34,9 @@ struct KernelTable {
   void (*log_vandermonde_backward)(const VandermondeBackward&);
   void (*cauchy_forward)(const CauchyForward&);
   void (*cauchy_backward)(const CauchyBackward&);
-  void (*mamba_directions)(const MambaDirections&);  // of the CPU alone, and so is
+  void (*mamba_directions)(const MambaDirections&);  // of the CPU alone, and so are
   void (*rms_norm)(const RmsNorm&);
+  void (*linear)(const Linear&);
   // Scans in several directions whose y, that of the first, is their sum, gated by the z of the last.
   void (*selective_scan_directions_forward)(const ScanForward*, int64_t count) = nullptr;
   // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the

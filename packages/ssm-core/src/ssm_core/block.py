@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import int_from, positive_int, probability
 from ssm_core.layers.protocol import LayerState, SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.norm import NormName, at_least_float32, make_norm
 from ssm_core.shapes import Activations, Offsets
 
@@ -24,8 +25,8 @@ class MLP(nn.Module):
 
     def __init__(self, d_model: int, hidden: int, bias: bool = True) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(d_model, hidden, bias=bias)
-        self.fc2 = nn.Linear(hidden, d_model, bias=bias)
+        self.fc1 = Linear(d_model, hidden, bias=bias)
+        self.fc2 = Linear(hidden, d_model, bias=bias)
 
     def resized(self, sizes: Mapping[str, Any]) -> MLP:
         """Return a new, untrained MLP with `sizes` = {"hidden": hidden channels}.

@@ -25,6 +25,7 @@ const KernelTable kernel_table = {
     cauchy_backward,
     mamba_directions,
     rms_norm,
+    linear,
     selective_scan_directions_forward,
 };
 

@@ -10,6 +10,7 @@
 #include "cauchy_params.h"
 #include "cpu/machine_limits.h"
 #include "diagonal_scan_params.h"
+#include "linear_params.h"
 #include "log_vandermonde_params.h"
 #include "mamba_directions_params.h"
 #include "params.h"
@@ -36,6 +37,7 @@ void cauchy_forward(const CauchyForward& params);
 void cauchy_backward(const CauchyBackward& params);
 void mamba_directions(const MambaDirections& params);
 void rms_norm(const RmsNorm& params);
+void linear(const Linear& params);
 void selective_scan_directions_forward(const ScanForward* directions, int64_t count);
 
 }  // namespace ssm::SSM_ISA

@@ -26,6 +26,7 @@ const KernelTable kernel_table = {
     cuda::cauchy_backward,
     nullptr,
     nullptr,
+    nullptr,
     cuda::selective_scan_directions_forward,
     cuda::selective_scan_directions_backward,
     cuda::ssd_scan_forward,

@@ -75,6 +75,9 @@ def mamba_directions(
     workspace: int,
     num_threads: int,
 ) -> None: ...
+def linear(
+    sizes: tuple[int, int, int, int], addresses: tuple[int, int, int, int], num_threads: int
+) -> None: ...
 def rms_norm(
     sizes: tuple[int, int, int], addresses: tuple[int, int, int], eps: float, num_threads: int
 ) -> None: ...

@@ -13,7 +13,7 @@ from . import native_extension as extension
 from .native_conv import causal_conv1d_backward, causal_conv1d_forward
 from .native_conv_update import causal_conv1d_update
 from .native_diagonal_scan import diagonal_scan_backward, diagonal_scan_forward
-from .native_fused import has_fused_kernels, mamba_directions, rms_norm
+from .native_fused import has_fused_kernels, linear, mamba_directions, rms_norm
 from .native_s4_kernels import (
     cauchy_backward,
     cauchy_forward,
@@ -56,6 +56,7 @@ __all__ = [
     "diagonal_scan_forward",
     "has_fused_kernels",
     "isa",
+    "linear",
     "log_vandermonde_backward",
     "log_vandermonde_forward",
     "machine_limits",

@@ -72,3 +72,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         torch.get_num_threads(),
     )
     return y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x weight^T + bias, (..., m) and contiguous, for x (..., k) of the type of weight (m, k)."""
+    x, weight = contiguous(x), resolved(weight)
+    bias = None if bias is None else resolved(bias)
+    m, k = weight.shape
+    y = x.new_empty((*x.shape[:-1], m))
+    extension._native.linear(
+        (y.numel() // max(m, 1), k, m, DTYPE_CODES[x.dtype]),
+        (x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr()),
+        torch.get_num_threads(),
+    )
+    return y

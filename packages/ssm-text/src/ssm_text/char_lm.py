@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssm_core import Attention, Tower, TowerConfig, build_mixer
 from ssm_core.errors import ConfigError
 from ssm_core.init import rescale_residual_branches
+from ssm_core.linear import Linear
 from ssm_core.norm import NormName
 from ssm_text.causal_lm import CausalLM, State
 from ssm_text.positions import Positions, split_state
@@ -106,7 +107,7 @@ class CharLM(CausalLM):
             )
         if config.init == "gpt":
             _init_as_gpt(self.tower, config)
-        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        self.head = Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
+from ssm_core.linear import Linear
 from ssm_text.causal_lm import CausalLM, State
 from ssm_text.mamba_lm_blocks import Backbone
 from ssm_text.mamba_lm_config import MambaLMConfig
@@ -57,7 +58,7 @@ class MambaLM(CausalLM):
         self.vocab_size = config.vocab_size
         rows = config.padded(config.vocab_size)
         self.backbone = Backbone(rows, config)
-        self.lm_head = nn.Linear(config.d_model, rows, bias=False)
+        self.lm_head = Linear(config.d_model, rows, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
 

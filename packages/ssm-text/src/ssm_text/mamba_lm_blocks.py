@@ -15,6 +15,7 @@ from ssm_core.config import make_config
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.norm import make_norm
 from ssm_core.shapes import Activations
 from ssm_core.tower import BlockStack
@@ -37,8 +38,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, d_model: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(d_model, 2 * hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, d_model, bias=False)
+        self.fc1 = Linear(d_model, 2 * hidden, bias=False)
+        self.fc2 = Linear(hidden, d_model, bias=False)
 
     def resized(self, sizes: Mapping[str, Any]) -> GatedMLP:
         """Return a new, untrained MLP with `sizes` = {"hidden": hidden channels}.

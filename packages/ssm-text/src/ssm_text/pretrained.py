@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ssm_core.errors import CheckpointError
 from ssm_core.official.tensors import Tensors
-from ssm_text.columns import store_by_columns
 from ssm_text.mamba_lm import MambaLM
 from ssm_text.official import build, to_official
 from ssm_text.official.config import Format
@@ -45,8 +44,6 @@ def load(
             or the tensors do not fit the configuration: one line with all of them.
         ConfigError: a configuration that this model cannot have.
 
-    On a CPU large float32 matrices are stored by columns, see `ssm_text.columns`.
-
     Cost: reading the files. The tensors of files are mapped, not read, while they are copied; only
     PyTorch files of before 2020 are in memory twice.
     """
@@ -58,7 +55,7 @@ def load(
     config = _read_json(_existing(folder, (CONFIG,)))
     tensors = read_weights(folder)
     # copied, or what stays as it was would keep the whole file mapped
-    return store_by_columns(build(tensors, config, Placement(dtype, device, copy=True)))
+    return build(tensors, config, Placement(dtype, device, copy=True))
 
 
 def save(model: MambaLM, folder: Path, format: Format = "official") -> None:

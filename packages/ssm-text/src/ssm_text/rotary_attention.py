@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ssm_core.layers.attention import attention_mask
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, ConvState, HeadCache, Offsets, StepMask
@@ -55,12 +56,12 @@ class RotaryAttention(SequenceLayer):
         self.d_model = positive_int("RotaryAttention", "d_model", d_model)
         self.headdim = config.channels(d_model)
         inner = (config.n_heads + 2 * config.kv_heads) * self.headdim
-        self.in_proj = nn.Linear(d_model, inner, bias=config.qkv_bias)
+        self.in_proj = Linear(d_model, inner, bias=config.qkv_bias)
         # Only the parameters are used, for the names and the shapes of the checkpoints.
         self.conv1d = (
             nn.Conv1d(inner, inner, config.d_conv, groups=inner) if config.d_conv else None
         )
-        self.out_proj = nn.Linear(config.n_heads * self.headdim, d_model, bias=config.out_bias)
+        self.out_proj = Linear(config.n_heads * self.headdim, d_model, bias=config.out_bias)
 
     def mix(
         self,

@@ -8,7 +8,6 @@ import torch
 
 from ssm_core.errors import ConfigError
 from ssm_text.causal_lm import CausalLM
-from ssm_text.columns import store_by_columns
 from ssm_text.data.codec import TextCodec, codec_of
 
 
@@ -16,8 +15,6 @@ def load_writer(
     source: str | Path, device: str = "cpu", tokenizer: str | None = None
 ) -> tuple[CausalLM, TextCodec]:
     """A language model on `device`, in evaluation mode, and its characters or tokenizer.
-
-    On a CPU large matrices are stored by columns, see `ssm_text.columns`.
 
     Args:
         source: the folder of a run; the folder of a published Mamba, with its tokenizer.json; or
@@ -32,7 +29,7 @@ def load_writer(
     _check_device(device)
     folder = Path(source).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        model = store_by_columns(_model_of_run(folder, device))
+        model = _model_of_run(folder, device)
     else:
         from ssm_text.mamba_lm import MambaLM
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ssm_core import DataInfo, Tower, TowerConfig, build_mixer
 from ssm_core.errors import ConfigError
 from ssm_core.init import exempt_from_weight_decay
+from ssm_core.linear import Linear
 from ssm_core.shapes import Activations
 from ssm_kernels.errors import ShapeError
 from ssm_vision.models.layer_order import layer_order
@@ -92,7 +93,7 @@ class PatchClassifier(nn.Module):
         channels, height, width = _image_shape(info, config.patch)
         self.config, self.info = config, info
         self.rows, self.columns = height // config.patch, width // config.patch
-        self.embed = nn.Linear(channels * config.patch**2, config.d_model)
+        self.embed = Linear(channels * config.patch**2, config.d_model)
         self.positions: nn.Parameter | None = None
         if config.positions:
             places = torch.empty(self.rows * self.columns, config.d_model)
@@ -108,7 +109,7 @@ class PatchClassifier(nn.Module):
                 dropout=config.dropout,
             ),
         )
-        self.head = nn.Linear(config.d_model, info.n_outputs)
+        self.head = Linear(config.d_model, info.n_outputs)
 
     def forward(self, images: Images) -> Logits:
         """Classify images (b, c, y, x).

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int, probability
 from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, HeadCache, Offsets, StepMask
 
@@ -83,8 +84,8 @@ class Attention(SequenceLayer):
             )
         self.headdim = config.headdim or d_model // config.n_heads
         inner = config.n_heads * self.headdim
-        self.in_proj = nn.Linear(d_model, 3 * inner, bias=config.bias)
-        self.out_proj = nn.Linear(inner, d_model, bias=config.bias)
+        self.in_proj = Linear(d_model, 3 * inner, bias=config.bias)
+        self.out_proj = Linear(inner, d_model, bias=config.bias)
 
     def mix(
         self,

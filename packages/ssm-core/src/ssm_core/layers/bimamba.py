@@ -28,6 +28,7 @@ from ssm_core.layers.selective import (
     run_directions,
     step_sizes_of,
 )
+from ssm_core.linear import Linear
 from ssm_core.shapes import Activations, Offsets, StepSizes
 
 
@@ -73,10 +74,10 @@ class BiMamba(SequenceLayer):
         self.config = config = config or BiMambaConfig()
         self.d_model = positive_int("BiMamba", "d_model", d_model)
         sizes = config.sizes(d_model)
-        self.in_proj = nn.Linear(d_model, 2 * sizes.d_inner, bias=config.bias)
+        self.in_proj = Linear(d_model, 2 * sizes.d_inner, bias=config.bias)
         self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
         self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b = make_direction(sizes)
-        self.out_proj = nn.Linear(sizes.d_inner, d_model, bias=config.bias)
+        self.out_proj = Linear(sizes.d_inner, d_model, bias=config.bias)
         self.gamma: nn.Parameter | None = None
         if config.layer_scale is not None:
             self.gamma = nn.Parameter(torch.full((d_model,), float(config.layer_scale)))

@@ -13,6 +13,7 @@ from ssm_core.layers.dropout import drop_features
 from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
+from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, DiagonalState, Offsets
@@ -48,7 +49,7 @@ class ConvolutionLayer(SequenceLayer):
         self.output_linear: nn.Module = nn.Identity()
         if config.final_act == "glu":
             self.output_linear = nn.Sequential(
-                nn.Linear(config.channels * d_model, 2 * d_model), nn.GLU(dim=-1)
+                Linear(config.channels * d_model, 2 * d_model), nn.GLU(dim=-1)
             )
 
     def mix(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import SequenceLayer
@@ -28,6 +27,7 @@ from ssm_core.layers.selective import (
     zero_state,
 )
 from ssm_core.layers.step_size import StepSizeConfig
+from ssm_core.linear import Linear
 from ssm_core.shapes import Activations, Offsets, StepSizes
 
 
@@ -103,9 +103,9 @@ class Mamba(SequenceLayer):
         self.config = config = config or MambaConfig()
         self.d_model = positive_int("Mamba", "d_model", d_model)
         sizes = config.sizes(d_model)
-        self.in_proj = nn.Linear(d_model, 2 * sizes.d_inner, bias=config.bias)
+        self.in_proj = Linear(d_model, 2 * sizes.d_inner, bias=config.bias)
         self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
-        self.out_proj = nn.Linear(sizes.d_inner, d_model, bias=config.bias)
+        self.out_proj = Linear(sizes.d_inner, d_model, bias=config.bias)
 
     def mix(
         self,

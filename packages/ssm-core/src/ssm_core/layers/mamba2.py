@@ -22,6 +22,7 @@ from ssm_core.layers.checks import positive_int
 from ssm_core.layers.mamba2_config import Mamba2Config
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.selective import own_copies
+from ssm_core.linear import Linear
 from ssm_core.norm import GatedRMSNorm, at_least_float32
 from ssm_core.shapes import Activations, ConvState, HeadScanState, HeadStepSizes, Inner, Offsets
 from ssm_kernels import (
@@ -76,7 +77,7 @@ class Mamba2(SequenceLayer):
         heads = sizes.heads
 
         rows = 2 * sizes.d_mlp + sizes.d_ssm + sizes.d_conv_inner + heads
-        self.in_proj = nn.Linear(d_model, rows, bias=config.bias)
+        self.in_proj = Linear(d_model, rows, bias=config.bias)
         # Only the parameters are used, for the names and the shapes of the checkpoints.
         inner = sizes.d_conv_inner
         self.conv1d = nn.Conv1d(inner, inner, config.d_conv, groups=inner, bias=config.conv_bias)
@@ -104,7 +105,7 @@ class Mamba2(SequenceLayer):
                 config.norm_eps,
                 config.norm_width,
             )
-        self.out_proj = nn.Linear(sizes.d_mlp + sizes.d_ssm, d_model, bias=config.bias)
+        self.out_proj = Linear(sizes.d_mlp + sizes.d_ssm, d_model, bias=config.bias)
 
     def mix(
         self,

@@ -18,6 +18,7 @@ from ssm_core.init import exempt_from_reinit, exempt_from_weight_decay, init_ste
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.mamba3_config import Mamba3Config
 from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.norm import GatedRMSNorm, RMSNorm, at_least_float32
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, HeadScanState, HeadStepSizes, Inner, Offsets, StepMask
@@ -77,7 +78,7 @@ class Mamba3(SequenceLayer):
         d_inner, heads, _, angles = self.sizes
         n = config.d_state
         rows = 2 * d_inner + 2 * config.ngroups * n + 3 * heads + angles
-        self.in_proj = nn.Linear(d_model, rows, bias=False)
+        self.in_proj = Linear(d_model, rows, bias=False)
         self.dt_bias = nn.Parameter(torch.empty(heads, dtype=torch.float32))
         init_step_size_bias(self.dt_bias, *config.dt_range)
         exempt_from_reinit(exempt_from_weight_decay(self.dt_bias))
@@ -89,7 +90,7 @@ class Mamba3(SequenceLayer):
         self.norm: GatedRMSNorm | None = None
         if config.is_outproj_norm:
             self.norm = GatedRMSNorm(d_inner, heads, norm_before_gate=True)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.out_proj = Linear(d_inner, d_model, bias=False)
 
     def mix(
         self,

@@ -14,6 +14,7 @@ from torch import nn
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.layers.protocol import SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.packing import pack, steps_of, unpack
 from ssm_core.shapes import Activations, HiddenState, Offsets
 
@@ -74,7 +75,7 @@ class RNN(SequenceLayer):
                 f"RNN: project is False with hidden {hidden}, expected hidden d_model = {d_model}"
             )
         if hidden != d_model if config.project is None else config.project:
-            self.out_proj = nn.Linear(hidden, d_model)
+            self.out_proj = Linear(hidden, d_model)
 
     def mix(
         self,

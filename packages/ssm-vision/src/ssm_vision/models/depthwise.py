@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
+from ssm_core.linear import Linear
 from ssm_core.norm import NormName, make_norm
 from ssm_core.shapes import Activations
 from ssm_core.units import BlockAdapter, hidden_channels
@@ -43,9 +44,9 @@ class InvertedResidual(nn.Module):
         self.options = (d_model, expansion, kernel, norm)
         hidden = expansion * d_model if hidden is None else hidden
         self.norm = make_norm(norm, d_model)
-        self.expand = nn.Linear(d_model, hidden)
+        self.expand = Linear(d_model, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, groups=hidden)
-        self.project = nn.Linear(hidden, d_model)
+        self.project = Linear(hidden, d_model)
 
     def resized(self, sizes: Mapping[str, Any]) -> InvertedResidual:
         """Return a new, untrained branch with `sizes` = {"hidden": channels inside}.

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import positive_int
 from ssm_core.layers.protocol import LayerState, SequenceLayer
+from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32
 from ssm_core.shapes import Activations, Inner, Offsets, StepSizes
 from ssm_core.units import BlockAdapter
@@ -39,7 +40,7 @@ LINEAR_STD = 0.02
 
 def make_linear(n_inputs: int, n_outputs: int, bias: bool = True) -> nn.Linear:
     """Return a linear map as every one of MambaVision starts: N(0, 0.02^2), bias 0."""
-    linear = nn.Linear(n_inputs, n_outputs, bias=bias)
+    linear = Linear(n_inputs, n_outputs, bias=bias)
     nn.init.normal_(linear.weight, std=LINEAR_STD)
     if bias:
         nn.init.zeros_(linear.bias)

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
+from ssm_core.linear import Linear
 from ssm_core.norm import LayerNorm
 from ssm_vision.models.ss2d import ChannelLast
 
@@ -22,7 +23,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, d_model: int, d_out: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * d_model, d_out, bias=False)
+        self.reduction = Linear(4 * d_model, d_out, bias=False)
         self.norm = LayerNorm(4 * d_model)
 
     def forward(self, x: ChannelLast) -> ChannelLast:

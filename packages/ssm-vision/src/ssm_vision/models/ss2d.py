@@ -27,6 +27,7 @@ from ssm_core.errors import ConfigError
 from ssm_core.init import init_step_size_bias
 from ssm_core.keys import with_fields
 from ssm_core.layers.checks import positive_int
+from ssm_core.linear import Linear
 from ssm_core.norm import LayerNorm, at_least_float32
 from ssm_core.units import BlockAdapter
 from ssm_kernels import selective_scan_directions
@@ -113,7 +114,7 @@ class SS2D(nn.Module):
         self.d_inner = inner = positive_int("SS2D", "d_inner", config.inner(d_model))
         self.dt_rank = rank = config.rank(d_model)
         n, k = config.d_state, len(ROUTES)
-        self.in_proj = nn.Linear(d_model, 2 * inner if config.gated else inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * inner if config.gated else inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=config.conv_bias)
         self.x_proj_weight = nn.Parameter(_uniform((k, rank + 2 * n, inner), inner**-0.5))
         self.dt_projs_weight = nn.Parameter(_uniform((k, inner, rank), rank**-0.5))
@@ -123,7 +124,7 @@ class SS2D(nn.Module):
         self.A_logs = nn.Parameter(torch.arange(1.0, n + 1).log().repeat(k * inner, 1))
         self.Ds = nn.Parameter(torch.ones(k * inner))
         self.out_norm = LayerNorm(inner, width=config.norm_width)
-        self.out_proj = nn.Linear(inner, d_model, bias=False)
+        self.out_proj = Linear(inner, d_model, bias=False)
 
     def resized(self, sizes: Mapping[str, Any]) -> SS2D:
         """Return a new, untrained mixer in which fields of the configuration differ.

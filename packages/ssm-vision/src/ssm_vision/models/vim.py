@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssm_core import DataInfo
 from ssm_core.errors import ConfigError
 from ssm_core.init import exempt_from_weight_decay, rescale_residual_branches, zero_linear_biases
+from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32, make_norm
 from ssm_core.shapes import Activations
 from ssm_vision.models.image_model import FeatureMap, ImageModel, Images, Stage
@@ -264,7 +265,7 @@ class Vim(ImageModel):
     def _new_head(self) -> nn.Module:
         if not self.num_classes:
             return nn.Identity()
-        head = nn.Linear(self.config.embed_dim, self.num_classes)
+        head = Linear(self.config.embed_dim, self.num_classes)
         nn.init.trunc_normal_(head.weight, std=SMALL_STD)
         nn.init.zeros_(head.bias)
         return head

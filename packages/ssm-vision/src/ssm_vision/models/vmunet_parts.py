@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import nn
 
 from ssm_core.block import DropPath
+from ssm_core.linear import Linear
 from ssm_core.norm import LayerNorm
 from ssm_vision.models.image_model import Images
 from ssm_vision.models.patch_merging import PatchMerging
@@ -54,7 +55,7 @@ class PatchExpand(nn.Module):
     def __init__(self, d_model: int, d_out: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.expand = nn.Linear(d_model, factor**2 * d_out, bias=False)
+        self.expand = Linear(d_model, factor**2 * d_out, bias=False)
         self.norm = LayerNorm(d_out)
 
     def forward(self, x: ChannelLast) -> ChannelLast:
