@@ -6,6 +6,7 @@ Comments in a page say what its readers need not see; each is about the code blo
     RUN = "runs/mine-001"      that stand for a value in commands
     -->
     <!-- with: --data.max_bytes 100000 -->    options added to the commands of the block
+    <!-- file: train.py -->                   the block is written there; a command may run it
     <!-- only checked: needs the hub -->      commands are parsed, not run
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-COMMENT = re.compile(r"<!-- (setup|with|only checked)\b:?\s*(.*?)\s*-->\s*", re.DOTALL)
+COMMENT = re.compile(r"<!-- (setup|with|only checked|file)\b:?\s*(.*?)\s*-->\s*", re.DOTALL)
 INCLUDE = re.compile(r"\{include\} (\S+)")
 COMMAND = re.compile(r"ssm-train (?:fit|show) \S")
 
@@ -35,6 +36,7 @@ class Block:
         place: file and line, for messages.
         options: added to its commands.
         only_checked: why its commands are not run, or "".
+        file: where it is written instead of being run, or "".
     """
 
     language: str
@@ -42,6 +44,7 @@ class Block:
     place: str
     options: str = ""
     only_checked: str = ""
+    file: str = ""
 
 
 def blocks_of(page: Path, root: Path) -> list[Block]:
@@ -65,8 +68,8 @@ def _blocks(tokens: Sequence[Token], page: Path, root: Path) -> Iterator[Block]:
             if included:
                 yield from blocks_of((page.parent / included[1]).resolve(), root)
             else:
-                options, why = notes.pop("with", ""), notes.pop("only checked", "")
-                yield Block(token.info.strip(), token.content, place, options, why)
+                said = [notes.pop(kind, "") for kind in ("with", "only checked", "file")]
+                yield Block(token.info.strip(), token.content, place, *said)
         elif token.type == "inline":
             for child in token.children or ():
                 if child.type == "code_inline" and COMMAND.match(child.content):

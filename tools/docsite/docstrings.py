@@ -19,6 +19,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 PIPE = re.compile(r"((?:`[^`]*`|[^`|])*)\|")
 #: one entry for several arguments; the first would be taken for the type of the last
 SEVERAL = re.compile(r"^:(?:param|ivar) \w+(?:, \w+)+:")
+CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 #: objects that an annotation or "Raises:" may name
 KINDS = ("class", "exception", "data")
 CONFIG: Any = Config(napoleon_google_docstring=True, napoleon_use_ivar=True)
@@ -46,8 +47,10 @@ def parse(app: Sphinx, what: Any, name: str, obj: Any, options: Any, lines: list
 def name_factories(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, result: str
 ) -> tuple[str | None, str]:
-    """Defaults that are made anew are "..." in a signature, as `<factory>` is no Python."""
-    return (signature and signature.replace("<factory>", "...")), result
+    """Defaults as Python: "..." where they are made anew, the name of a class."""
+    if signature is not None:
+        signature = CLASS.sub(r"\1", signature.replace("<factory>", "..."))
+    return signature, result
 
 
 def find_short_name(

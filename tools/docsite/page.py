@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import yaml
@@ -35,7 +36,9 @@ class Page:
             BrokenExample: a command fails, or the language is none that is known here.
             Exception: whatever Python code raises.
         """
-        if block.language in ("python", "setup"):
+        if block.file:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        elif block.language in ("python", "setup"):
             self._python(block)
         elif block.language == "sh" or (not block.language and _is_command(block.text)):
             self.commands.run(block.text, block.options, block.only_checked)

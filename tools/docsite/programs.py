@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -46,6 +47,8 @@ def python(words: list[str]) -> str:
     if words[0] == "-m":
         if importlib.util.find_spec(words[1]) is None:
             raise BrokenExample(f"python -m {words[1]}: no such module")
+        if words[1] == "ssm_kernels.compat":
+            return _with_stand_ins(words[2:])
         if words[1] not in PRINTING:
             return "takes long"
         with mock.patch("sys.argv", words[1:]):
@@ -54,6 +57,21 @@ def python(words: list[str]) -> str:
     if not (ROOT / words[0]).is_file():
         raise BrokenExample(f"python {words[0]}: no such file")
     return "takes long"
+
+
+def _with_stand_ins(words: list[str]) -> str:
+    """`python -m ssm_kernels.compat SCRIPT`, after which this process is as it was."""
+    from ssm_kernels import compat
+    from ssm_kernels.compat.__main__ import main
+
+    try:
+        with mock.patch("sys.argv", []), mock.patch("sys.path", [*sys.path]):
+            main(words)
+    except SystemExit as error:
+        raise BrokenExample(f"ssm_kernels.compat {' '.join(words)}: exit {error.code}") from error
+    finally:
+        compat.uninstall()
+    return "ran"
 
 
 def _expanded(word: str) -> Iterator[str]:

@@ -146,8 +146,8 @@ class BenchmarkSpec:
 
     @property
     def summary(self) -> str:
-        """One line for `ssm-train list benchmarks`."""
-        return f"time and memory against {self.size_label}"
+        """What `ssm-train list` shows."""
+        return f"time and memory against the {self.size_label}"
 
 
 @dataclass(frozen=True)

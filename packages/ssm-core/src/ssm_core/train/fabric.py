@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 
 from ssm_core.errors import SsmError
+
+
+@contextmanager
+def _nothing_but_the_version(name: str) -> Iterator[None]:
+    """Let `import name` give a module with `__version__` alone, unless the real one is there."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = stand_in = ModuleType(name)
+    stand_in.__version__ = importlib.metadata.version(name)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# Fabric imports torchmetrics for its version. That brings torchvision, scipy and transformers where
+# they are installed: seconds, also for a command that does not measure anything.
+with _nothing_but_the_version("torchmetrics"):
+    from lightning_fabric import Fabric
 
 #: the smallest number of float16: with a smaller factor, gradients that fit would vanish
 SMALLEST_SCALE = 2.0**-24
