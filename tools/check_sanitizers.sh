@@ -4,7 +4,9 @@
 #   tools/check_sanitizers.sh           CXX=clang++ chooses the compiler, BUILD=folder keeps the builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PATH:$PWD/${VENV:-.venv}/bin" # CMake and Ninja, where only the environment has them
+environment=${VENV:-.venv}
+[[ $environment == /* ]] || environment=$PWD/$environment
+export PATH="$PATH:$environment/bin" # CMake and Ninja, where only the environment has them
 compiler=${CXX:-c++}
 command -v cmake >/dev/null || { echo "error: no cmake; run 'make setup' or install it" >&2; exit 1; }
 

@@ -27,8 +27,12 @@ STAMP = VENV / "setup-stamp.json"
 
 
 def main() -> None:
+    """Everything, or with the argument `build-tools` CMake, Ninja and what else builds packages."""
     started = time.monotonic()
     make_environment()
+    if sys.argv[1:] == ["build-tools"]:
+        install_group("build")
+        return
     wanted = {"dependencies": hash_of(dependency_files()), "kernels": hash_of(kernel_files())}
     found = json.loads(STAMP.read_text()) if STAMP.exists() else {}
     if found == wanted:
@@ -40,8 +44,7 @@ def main() -> None:
         install("--quiet", "--no-deps", *editable("ssm-kernels"))
     else:
         print(f"==> Installing into {VENV.name} (the first time torch is downloaded)", flush=True)
-        install("--quiet", "--upgrade", "pip")
-        install("--quiet", "--group", f"{ROOT / 'pyproject.toml'}:dev")
+        install_group("dev")
         install(*(word for package in PACKAGES for word in editable(package)))
     STAMP.write_text(json.dumps(wanted))
     print(f"==> Set up in {time.monotonic() - started:.0f} s", flush=True)
@@ -98,6 +101,12 @@ def gpu_architectures() -> list[str]:
 
 def editable(package: str) -> tuple[str, str]:
     return "--editable", str(ROOT / "packages" / package)
+
+
+def install_group(name: str) -> None:
+    """Install a dependency group of the root pyproject.toml, which old versions of pip cannot."""
+    install("--quiet", "--upgrade", "pip")
+    install("--quiet", "--group", f"{ROOT / 'pyproject.toml'}:{name}")
 
 
 def install(*arguments: str) -> None:

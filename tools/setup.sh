@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make or update the virtual environment $VENV (default .venv); the work is done by setup.py.
+#   tools/setup.sh [build-tools]        build-tools: CMake, Ninja and the like alone
 # An environment that stands is kept unless PYTHON asks for another interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,4 +11,4 @@ if [[ -z ${PYTHON:-} ]] && "$VENV/bin/python" -c "" 2>/dev/null; then
 else
     python=$(tools/find_python.sh)
 fi
-exec "$python" tools/setup.py
+exec "$python" tools/setup.py "$@"

@@ -30,8 +30,12 @@ WARM = """
 import json, os, sys
 
 import pytest
+import torch._dynamo  # by the first optimizer
+import torch.utils.tensorboard
+import torchmetrics.classification
 
 import ssm_core.train.fit
+import ssm_core.train.report
 from ssm_core.cli import main
 
 answers = os.fdopen(os.dup(1), "w")

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -145,7 +146,7 @@ def test_internal_error_is_one_line_and_exit_code_1(train, monkeypatch):
     assert "Traceback" in err
 
 
-def wait_for_step(folder, step, seconds=60):
+def wait_for_step(folder, step, seconds=300):
     end = time.monotonic() + seconds
     path = folder / "metrics.csv"
     while time.monotonic() < end:
@@ -162,44 +163,51 @@ def test_a_reader_that_goes_away_is_no_error(launcher):
     command = [sys.executable, str(launcher), "list"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, b"")
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_resumes(spawn, tmp_path):
+def test_ctrl_c_stops_cleanly_and_resumes(spawn, fork, tmp_path):
     process = spawn(SLOW)
     folder = tmp_path / "runs/points-net-001"
     wait_for_step(folder, 4)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "--resume runs/points-net-001" in err
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
-    process = spawn(("fit", "points-net", "--resume", str(folder)))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    resumed = fork(("fit", "points-net", "--resume", str(folder)))
+    assert resumed.wait() == 0, resumed.output
     assert json.loads((folder / "status.json").read_text())["step"] == 18
 
 
 @pytest.mark.slow
-def test_sigkill_resumes_bit_for_bit(spawn, tmp_path):
-    whole = spawn(("fit", "points-net", "--out", "whole"))
-    _, err = whole.communicate(timeout=60)
-    assert whole.returncode == 0, err
-    process = spawn((*SLOW, "--trainer.checkpoint_every", "3"))
+def test_sigkill_resumes_bit_for_bit(spawn, fork, tmp_path):
+    whole = fork(("fit", "points-net", "--out", "whole"))
+    assert whole.wait() == 0, whole.output
+    killed = fork((*SLOW, "--trainer.checkpoint_every", "3"))
     folder = tmp_path / "runs/points-net-001"
     wait_for_step(folder, 8)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
     process = spawn((*SLOW, "--trainer.checkpoint_every", "3", "--resume", "auto"))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     a = load_weights(folder / "model.safetensors")[0]
     b = load_weights(tmp_path / "whole/points-net-001/model.safetensors")[0]
     assert all(torch.equal(a[k], b[k]) for k in b)
+
+
+def two_processes(fork, words):
+    """Start `ssm-train` twice, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tests"}
+    return [fork(words, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
 
 
 @pytest.mark.slow
@@ -211,14 +219,18 @@ def test_sigkill_resumes_bit_for_bit(spawn, tmp_path):
     ],
     ids=["plain", "average-parts-repeats"],
 )
-def test_two_processes_are_one_with_the_joined_batch(spawn, tmp_path, extra):
+def test_two_processes_are_one_with_the_joined_batch(spawn, fork, tmp_path, extra):
     words = ("fit", "points-net", "--model.dropout", "0.0", *extra)
-    alone = spawn((*words, "--out", "alone"))
-    prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    both = spawn((*words, "--out", "both"), prefix)
-    for process in (alone, both):
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+    processes = [fork((*words, "--out", "alone"))]
+    if extra:
+        processes += two_processes(fork, (*words, "--out", "both"))
+    else:  # torchrun itself
+        prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        both = spawn((*words, "--out", "both"), prefix)
+        _, err = both.communicate(timeout=300)
+        assert both.returncode == 0, err
+    for process in processes:
+        assert process.wait() == 0, process.output
     one = read_metrics(tmp_path / "alone/points-net-001/metrics.csv")
     two = read_metrics(tmp_path / "both/points-net-001/metrics.csv")
     averaged = {"eval_ema/loss"} if extra else set()

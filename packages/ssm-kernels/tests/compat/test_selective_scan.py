@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from safetensors import safe_open
 from shim_cases import ScanCase, close, gradients, leaves, scan_cases, slow_scan
 
+from ssm_kernels import ShapeError
 from ssm_kernels.compat.selective_scan import (
     ScanTensors,
     SelectiveScanFn,
@@ -84,7 +85,9 @@ def test_apply_is_the_function() -> None:
     assert torch.equal(SelectiveScanFn.apply(*tensors), selective_scan_fn(*tensors))
 
 
-def test_compiles_in_one_piece() -> None:
-    tensors = PLAIN.tensors(torch.float32)
-    compiled = torch.compile(selective_scan_fn, fullgraph=True, backend="aot_eager")
-    close(compiled(*tensors, True), selective_scan_fn(*tensors, True), 1e-6)
+def test_a_wrong_shape_is_explained() -> None:
+    tensors = PLAIN.tensors()
+    B = tensors.B.transpose(-1, -2)
+    with pytest.raises(ShapeError, match=r"B has shape .*the steps l come second") as raised:
+        selective_scan_fn(*tensors._replace(B=B))
+    assert "\n" not in str(raised.value)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..backends import Backend
 from ..causal_conv1d import causal_conv1d
+from ..errors import ShapeError
+from .errors import explain_axes
 from .packing import end_to_end, packing_of, spread_states
 
 
@@ -41,8 +43,8 @@ def causal_conv1d_fn(
 
     Raises:
         NotImplementedError: another activation, or return_final_states with seq_idx.
-        ShapeError, DTypeError, DeviceError: from `ssm_kernels.causal_conv1d`, whose axes are
-            (b, l, d).
+        ShapeError, DTypeError, DeviceError: from `ssm_kernels.causal_conv1d`; shapes in the message
+            are (b, l, d).
 
     Cost: O(b l d k). Source: Gu & Dao 2023, arXiv:2312.00752, Fig. 3.
     """
@@ -94,13 +96,16 @@ def convolve(
         packing = packing_of(seq_idx)
         cu_seqlens, steps = packing.cu_seqlens, end_to_end(steps)
         initial_states = spread_states(initial_states, packing)
-    y, final_state = causal_conv1d(
-        *(steps, weight, bias, activation),
-        initial_state=initial_states,
-        return_final_state=True,
-        cu_seqlens=cu_seqlens,
-        backend=backend,
-    )
+    try:
+        y, final_state = causal_conv1d(
+            *(steps, weight, bias, activation),
+            initial_state=initial_states,
+            return_final_state=True,
+            cu_seqlens=cu_seqlens,
+            backend=backend,
+        )
+    except ShapeError as error:
+        explain_axes(error)
     y = y.reshape(x.shape[0], x.shape[2], x.shape[1]).transpose(1, 2)
     if seq_idx is not None:
         y = torch.where(seq_idx.unsqueeze(1) >= 0, y, 0.0)

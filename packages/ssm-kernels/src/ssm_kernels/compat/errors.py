@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import SsmError
+from typing import NoReturn
+
+from ..errors import ShapeError, SsmError
 
 
 class ShadowError(SsmError, ImportError):
@@ -11,3 +13,11 @@ class ShadowError(SsmError, ImportError):
 
 class ProviderError(SsmError, ImportError):
     """An entry point of the group `ssm_kernels.compat` cannot be used."""
+
+
+def explain_axes(error: ShapeError) -> NoReturn:
+    """Raise an operator's error again, with the difference between its axes and the caller's."""
+    raise ShapeError(
+        f"{error} (these are the axes of ssm_kernels: the steps l come second, while the caller's "
+        "come last)"
+    ) from error

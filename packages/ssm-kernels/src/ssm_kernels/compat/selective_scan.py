@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..backends import Backend
+from ..errors import ShapeError
 from ..selective_scan import selective_scan
+from .errors import explain_axes
 
 
 class ScanTensors(NamedTuple):
@@ -68,8 +70,8 @@ def selective_scan_fn(
         float32 or complex64 (float64 and complex128 if an activation is float64).
 
     Raises:
-        ShapeError, DTypeError, DeviceError: from `ssm_kernels.selective_scan`, whose axes are
-            (b, l, d).
+        ShapeError, DTypeError, DeviceError: from `ssm_kernels.selective_scan`; shapes in the
+            message are (b, l, d).
 
     Cost: that of `ssm_kernels.selective_scan` and one copy of y.
     Source: Gu & Dao 2023, arXiv:2312.00752, Algorithm 2.
@@ -114,13 +116,16 @@ def scan(
     tensors: ScanTensors, delta_softplus: bool, backend: Backend, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return y (b, d, l), contiguous, and the final state (b, d, n)."""
-    y, final_state = selective_scan(
-        *_call_layout(tensors),
-        bool(delta_softplus),
-        return_final_state=True,
-        reverse=reverse,
-        backend=backend,
-    )
+    try:
+        y, final_state = selective_scan(
+            *_call_layout(tensors),
+            bool(delta_softplus),
+            return_final_state=True,
+            reverse=reverse,
+            backend=backend,
+        )
+    except ShapeError as error:
+        explain_axes(error)
     # Callers take .view(b, k, d, l) of it.
     return y.transpose(1, 2).contiguous(), final_state
 
