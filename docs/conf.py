@@ -43,5 +43,5 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!ssm_)\w+\..*"),
     ("py:class", r"Dataset|Fabric|Figure|MetricCollection|Module|Path|Tensor"),
     ("py:class", r"DiagonalInit|Discretization|DtTransform|Format|RealTransform"),
-    ("py:class", r"Images|PixelLogits|ssm_core\.config\.T|ssm_text\.columns\.Model"),
+    ("py:class", r"Images|PixelLogits|ssm_core\.config\.T"),
 ]

@@ -1,6 +1,7 @@
 """Links of files that pages include, such as a package's README: relative to where the file is.
 
-A link to a file that a page includes becomes one to that page, a picture is found from the
+A link to a file that a page includes becomes one to that page, a link to a section that a file does
+not have one to the whole file, a picture is found from the
 including page, and any other file of the repository is offered as it is.
 """
 
@@ -26,6 +27,12 @@ def included_files(docs: Path) -> dict[Path, Path]:
     }
 
 
+def sections(file: Path) -> set[str]:
+    """The anchors of a file's headings, as GitHub and MyST make them."""
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
 def relink(text: str, file: Path, page: Path, pages: dict[Path, Path]) -> str:
     """The text of `file` with links that work on `page`.
 
@@ -43,6 +50,8 @@ def relink(text: str, file: Path, page: Path, pages: dict[Path, Path]) -> str:
             raise ExtensionError(f"{file}: the link {target} leads nowhere")
         if aim.is_dir():
             aim = aim / "README.md"
+        if mark and anchor not in sections(aim):
+            mark = anchor = ""  # the section is not there: the page is
         aim = pages.get(aim, aim)
         return f"{start}{os.path.relpath(aim, page.parent)}{mark}{anchor})"
 
