@@ -18,11 +18,12 @@ def test_one_graph() -> None:
 
     case = ScanCase(2, 4, 9, 3, (1, 2), False, (True, True, True), True, False, 3)
     tensors = case.tensors(torch.float32)
+    u, *others = tensors
     taps, weight = torch.randn(4, 4), torch.rand(4)
 
     def model(u: Tensor) -> Tensor:
         x = causal_conv1d_fn(u, taps, activation="silu")
-        y = selective_scan_fn(x, *tensors[1:], True).transpose(1, 2)
+        y = selective_scan_fn(x, *others, True).transpose(1, 2)
         y, total = rms_norm_fn(y, weight, None, u.transpose(1, 2), prenorm=True)
         heads = y.unflatten(-1, (2, 2))
         y = mamba_chunk_scan_combined(
@@ -31,7 +32,7 @@ def test_one_graph() -> None:
         )
         return y.flatten(2) + total
 
-    u = tensors.u.requires_grad_()
+    u.requires_grad_()
     expected = model(u)
     y = torch.compile(model, fullgraph=True, backend="aot_eager")(u)
     close(y, expected, 1e-5)
