@@ -38,7 +38,9 @@ class Page:
         """
         if block.file:
             Path(block.file).write_text(block.text, encoding="utf-8")
-        elif block.language in ("python", "setup"):
+        elif block.language in ("python", "setup") or (
+            not block.language and block.text.startswith(("import ", "from "))
+        ):
             self._python(block)
         elif block.language == "sh" or (not block.language and _is_command(block.text)):
             self.commands.run(block.text, block.options, block.only_checked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from docsite.programs import BrokenExample
 
 from ssm_core.errors import SsmError
 from ssm_core.plugins import PluginHost
+from ssm_kernels import compat
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,14 +35,15 @@ def drawn() -> set[str]:
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: set[str]) -> Page:
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: set[str]) -> Iterator[Page]:
     """A page in an empty folder."""
     host = PluginHost()
     for user in ("plugins", "mixers", "bench.measure"):
         monkeypatch.setattr(f"ssm_core.{user}.plugin_host", lambda: host)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    return Page(host, drawn)
+    yield Page(host, drawn)
+    compat.uninstall()  # a page may show how the stand-ins are installed
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -79,6 +82,7 @@ def test_pages_show_code() -> None:
         ("```sh\nssm-tarin list\n```", BrokenExample, "unknown program"),
         ("```pyhton\n1 / 0\n```", BrokenExample, "cannot run 'pyhton'"),
         ("```python\n1 / 0\n```", ZeroDivisionError, "division"),
+        ("    import ssm_core\n    1 / 0", ZeroDivisionError, "division"),
         ("<!-- setup\n1 / 0\n-->", ZeroDivisionError, "division"),
     ],
 )
