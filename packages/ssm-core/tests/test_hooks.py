@@ -66,6 +66,13 @@ def test_hook_ssm_register_benchmarks(host):
     assert (list(spec.models()), spec.size) == (["net"], "points")
 
 
+def test_hook_ssm_register_exports(host):
+    spec = host.get("exports", "nets")
+    (graph,) = spec.graphs(spec.load("net", None), None)
+    assert (graph.name, graph.sizes) == ("model", ["batch"])
+    assert spec.load("other", None) is None
+
+
 def test_hook_ssm_register_commands(train):
     assert train("say", "hello")[:2] == (3, "said hello\n")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         BrokenPlugin,
         CommandSpec,
         DatasetSpec,
+        ExportSpec,
         ExtensionSpec,
         MixerSpec,
         ModelSpec,
@@ -72,6 +73,11 @@ def ssm_register_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body
 @hookspec
 def ssm_register_benchmarks() -> Iterable[BenchmarkSpec]:  # type: ignore[empty-body]
     """Offer kinds of models that `ssm-train bench` can time."""
+
+
+@hookspec
+def ssm_register_exports() -> Iterable[ExportSpec]:  # type: ignore[empty-body]
+    """Offer kinds of models that `ssm-train export` can write."""
 
 
 @hookspec

@@ -27,6 +27,7 @@ KINDS = {
     "tasks": "ssm_register_tasks",
     "commands": "ssm_register_commands",
     "benchmarks": "ssm_register_benchmarks",
+    "exports": "ssm_register_exports",
 }
 
 

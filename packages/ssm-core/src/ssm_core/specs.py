@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import Dataset
 
+    from ssm_core.export import Graph
     from ssm_core.layers.protocol import SequenceLayer
     from ssm_core.task import Task
 
@@ -148,6 +149,23 @@ class BenchmarkSpec:
     def summary(self) -> str:
         """What `ssm-train list` shows."""
         return f"time and memory against the {self.size_label}"
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """A kind of models that `ssm-train export` knows more about than images in, numbers out.
+
+    Attributes:
+        name: plural, e.g. "language models".
+        summary: what is written of one, and what stands for it on the command line.
+        load: (that, --checkpoint or None) -> the model with its weights; None: of another kind.
+        graphs: (model, data of its run or None) -> what to write of it; None: of another kind.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[str, str | None], nn.Module | None]
+    graphs: Callable[[nn.Module, DataInfo | None], Sequence[Graph] | None]
 
 
 @dataclass(frozen=True)

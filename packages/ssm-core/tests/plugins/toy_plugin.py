@@ -16,6 +16,7 @@ from ssm_core import (
     DataBundle,
     DataInfo,
     DatasetSpec,
+    ExportSpec,
     ExtensionSpec,
     ModelSpec,
     RecipeSpec,
@@ -24,6 +25,7 @@ from ssm_core import (
     hookimpl,
 )
 from ssm_core.errors import ConfigError
+from ssm_core.export import model_graph
 from ssm_core.specs import BrokenPlugin
 from ssm_core.train.recorder import loader_state
 
@@ -212,6 +214,19 @@ def ssm_register_benchmarks():
         count=lambda batch, size: batch * size,
     )
     return [nets]
+
+
+def _load_net(source, checkpoint):
+    return Net(NetConfig(), DataInfo((2,), 2)) if source == "net" else None
+
+
+def _graphs(model, info):
+    return [model_graph(model, info or DataInfo((2,), 2))] if isinstance(model, Net) else None
+
+
+@hookimpl
+def ssm_register_exports():
+    return [ExportSpec("nets", "net", _load_net, _graphs)]
 
 
 @hookimpl

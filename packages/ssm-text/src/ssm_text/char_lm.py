@@ -118,7 +118,7 @@ class CharLM(CausalLM):
         x, place = self.embedding(ids), None
         if self.positions is not None:
             if state is not None:
-                place, state = split_state(state, len(ids))
+                place, state = split_state(state, ids.shape[0])
             x = x + self.positions(ids, place, mask)
         x = self.drop(x)
         if not return_state:

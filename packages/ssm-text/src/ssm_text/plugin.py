@@ -10,6 +10,7 @@ from ssm_core import (
     CommandSpec,
     DataInfo,
     DatasetSpec,
+    ExportSpec,
     ModelSpec,
     RecipeSpec,
     TaskSpec,
@@ -33,6 +34,7 @@ from ssm_text.data.synthetic import (
 )
 from ssm_text.data.text_file import TextFileConfig, build_text_file
 from ssm_text.data.token_file import TokenFileConfig, build_token_file, keep_tokenizer
+from ssm_text.exports import EXPORT
 from ssm_text.mamba_lm import build_mamba_lm
 from ssm_text.mamba_lm_config import MambaLMConfig
 from ssm_text.task import LanguageModel
@@ -134,6 +136,11 @@ def ssm_register_recipes() -> list[RecipeSpec]:
 @hookimpl
 def ssm_register_benchmarks() -> list[BenchmarkSpec]:
     return [BENCHMARK]
+
+
+@hookimpl
+def ssm_register_exports() -> list[ExportSpec]:
+    return [EXPORT]
 
 
 @hookimpl

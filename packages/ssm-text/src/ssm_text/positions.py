@@ -58,7 +58,7 @@ class Positions(nn.Module):
         self, ids: Tensor, state: PositionState | None, mask: Tensor | None
     ) -> PositionState:
         """The state after ids (b, l)."""
-        seen = self.initial_state(len(ids)).seen if state is None else state.seen
+        seen = self.initial_state(ids.shape[0]).seen if state is None else state.seen
         return PositionState(seen + (ids.shape[1] if mask is None else mask.sum(1)))
 
     def initial_state(self, batch: int) -> PositionState:

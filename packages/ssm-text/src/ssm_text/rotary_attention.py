@@ -80,7 +80,7 @@ class RotaryAttention(SequenceLayer):
         state = state._replace(conv=conv)
         if cu_seqlens is None:
             steps = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            y, state = self._attend(qkv, steps, state, all_seen=state.seen.shape[1] == 0)
+            y, state = self._attend(qkv, steps, state, all_seen=bool(state.seen.shape[1] == 0))
         else:
             steps = steps_of(cu_seqlens, x.device)
             y, state = self._attend(unpack(qkv, steps), steps, state, all_seen=False)
@@ -134,7 +134,7 @@ class RotaryAttention(SequenceLayer):
             keys.repeat_interleave(heads // kv_heads, dim=1),
             values.repeat_interleave(heads // kv_heads, dim=1),
             attn_mask=None if all_seen else attention_mask(steps.shape[1], seen, causal=True),
-            is_causal=all_seen and steps.shape[1] > 1,
+            is_causal=all_seen,
         )
         state = RotaryAttentionState(state.conv, keys, values, seen)
         return y.transpose(1, 2).flatten(2), state

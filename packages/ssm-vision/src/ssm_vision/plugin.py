@@ -9,6 +9,7 @@ from ssm_core import (
     BenchmarkSpec,
     CommandSpec,
     DatasetSpec,
+    ExportSpec,
     MixerSpec,
     ModelSpec,
     Picture,
@@ -24,6 +25,7 @@ from ssm_vision import (
     classification,
     classifier,
     delta_command,
+    exports,
     report,
     segmentation,
 )
@@ -249,6 +251,11 @@ def ssm_register_commands() -> Iterable[CommandSpec]:
 @hookimpl
 def ssm_register_benchmarks() -> Iterable[BenchmarkSpec]:
     return [benchmark.BENCHMARK]
+
+
+@hookimpl
+def ssm_register_exports() -> Iterable[ExportSpec]:
+    return [exports.EXPORT]
 
 
 @hookimpl

@@ -94,6 +94,12 @@ def _bench(host: PluginHost, words: Sequence[str]) -> int:
     return bench_command(host, words)
 
 
+def _export(host: PluginHost, words: Sequence[str]) -> int:
+    from ssm_core.export.command import export_command
+
+    return export_command(host, words)
+
+
 def run_plugin_command(spec: CommandSpec, words: Sequence[str]) -> int:
     """Run a plugin's command with its own arguments."""
     from jsonargparse import ArgumentError, ArgumentParser
@@ -116,4 +122,5 @@ BUILT_IN: dict[str, Callable[[PluginHost, Sequence[str]], int]] = {
     "eval": eval_command,
     "report": report_command,
     "bench": _bench,
+    "export": _export,
 }

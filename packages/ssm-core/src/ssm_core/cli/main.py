@@ -17,6 +17,7 @@ USAGE = """usage: ssm-train COMMAND ...
   eval RUN                 evaluate a trained run
   report RUN [RUN ...]     table, curves and pictures
   bench MODEL [MODEL ...]  time and memory against image size or context
+  export MODEL --out DIR   a run or model for other programs: ONNX, torch.export
 """
 
 

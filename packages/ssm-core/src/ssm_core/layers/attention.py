@@ -121,7 +121,7 @@ class Attention(SequenceLayer):
             values,
             attn_mask=None if all_seen else attention_mask(steps.shape[1], seen, self.causal),
             dropout_p=self.config.dropout if self.training else 0.0,
-            is_causal=self.causal and all_seen and queries.shape[2] > 1,
+            is_causal=self.causal and all_seen,
         )
         return self.out_proj(heads.transpose(1, 2).flatten(2)), AttentionState(keys, values, seen)
 
