@@ -13,7 +13,7 @@ from docsite.programs import BrokenExample
 
 from ssm_core.errors import SsmError
 from ssm_core.plugins import PluginHost
-from ssm_kernels import compat
+from ssm_kernels import compat, huggingface
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -44,6 +44,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: set[str]) -> It
     torch.manual_seed(0)
     yield Page(host, drawn)
     compat.uninstall()  # a page may show how the stand-ins are installed
+    huggingface.restore()
 
 
 @pytest.mark.parametrize("name", PAGES)
