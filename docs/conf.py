@@ -41,7 +41,7 @@ default_role = "code"  # `name` in a docstring is code, as in Markdown
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!ssm_)\w+\..*"),
-    ("py:class", r"Dataset|Fabric|Figure|MetricCollection|Module|Path|Tensor"),
+    ("py:class", r"Dataset|Fabric|Figure|Graph|MetricCollection|Module|Path|Tensor"),
     ("py:class", r"DiagonalInit|Discretization|DtTransform|Format|RealTransform"),
     ("py:class", r"Images|PixelLogits|ssm_core\.config\.T"),
 ]
