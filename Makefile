@@ -5,7 +5,7 @@ VENV ?= .venv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-cuda wheels clean
+.PHONY: help setup demo test lint docs bench bench-cuda wheels clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -21,6 +21,10 @@ test: setup ## run the tests with coverage; PACKAGE=ssm-core runs those of one p
 
 lint: setup ## ruff, mypy, the direction of imports, tests without an assertion
 	@tools/lint.sh
+
+docs: setup ## build the documentation into build/docs; a warning is an error
+	@$(VENV)/bin/python -m sphinx -W --keep-going -q $(ARGS) docs build/docs
+	@echo "==> build/docs/index.html"
 
 bench: setup ## time operators and models beside their peers; ARGS="--parts scan --shapes B"
 	@PYTHONPATH=tools $(VENV)/bin/python -m bench $(ARGS)

@@ -2,7 +2,7 @@
 
     noisy images (b, c, y, x) -> patches, row by row (b, l, d) + positions
     -> blocks x + (1 + gate) mixer(norm(x) (1 + scale) + shift), where gate, scale and shift come
-       from the time and the class -> pixels (b, k, y, x), beside the noisy ones
+    from the time and the class -> pixels (b, k, y, x), beside the noisy ones
     -> two convolutions, which smooth the borders of the patches -> prediction (b, c, y, x)
 
 Sources: Ho et al. 2020, arXiv:2006.11239 (diffusion, sinusoidal time); Peebles & Xie 2023,

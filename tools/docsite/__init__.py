@@ -1,0 +1,1 @@
+"""What builds the documentation in docs/ and runs the code in it."""
