@@ -51,6 +51,7 @@ def python(words: list[str]) -> str:
             return _with_stand_ins(words[2:])
         if words[1] not in PRINTING:
             return "takes long"
+        sys.modules.pop(f"{words[1]}.__main__", None)  # runpy warns of what was imported before
         with mock.patch("sys.argv", words[1:]):
             runpy.run_module(words[1], run_name="__main__")
         return "ran"
