@@ -46,9 +46,9 @@ class TorchEncoder(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.causal = causal
 
-    def forward(self, x: Tensor, state: None = None) -> Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if self.causal else None
-        y: Tensor = self.encoder(x, mask=mask, is_causal=self.causal)
+    def forward(self, x: Tensor, state: None = None, mask: None = None) -> Tensor:
+        past = nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if self.causal else None
+        y: Tensor = self.encoder(x, mask=past, is_causal=self.causal)
         return y
 
 
