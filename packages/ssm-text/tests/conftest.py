@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor
 from ssm_text import CausalLM, CharLM, CharLMConfig, Vocabulary
 
 REPOSITORY = Path(__file__).parents[3]
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 
 @pytest.fixture(scope="session")

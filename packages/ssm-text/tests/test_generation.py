@@ -1,34 +1,20 @@
+"""Generation: what is written, alone and in batches, and when it ends."""
+
 from __future__ import annotations
 
 import gc
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from generation_cases import MIXERS, expected_start, prompts_of
 
-from ssm_core.errors import ConfigError, UnknownNameError
+from ssm_core.errors import ConfigError
 from ssm_text import MambaLM, MambaLMConfig, Sampling
 from ssm_text.errors import GenerationError, TokenError
 from ssm_text.generation import Ending, stream
 from ssm_text.sampling import draw, generators
 from ssm_text.state_tree import leaves
 from ssm_text.texts import Texts, evaluating
-
-MIXERS = {
-    "mamba": {},
-    "mamba2": {"headdim": 4},
-    "s4": {"d_state": 8, "dt_min": 0.01},
-    "s4d": {},
-    "s5": {},
-    "rnn": {},
-    "attention": {},
-}
-
-
-def prompts_of(*lengths: int, vocab_size: int = 7) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randint(vocab_size, (n,), generator=generator) for n in lengths]
 
 
 @torch.no_grad()
@@ -178,86 +164,6 @@ def test_fewer_ids_than_the_model_has(make_model):
         Texts(model, 1, vocab_size=8)
 
 
-@settings(max_examples=8, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    pieces=st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), max_size=3),
-    context=st.one_of(st.none(), st.integers(1, 6)),
-)
-def test_reading_in_pieces_and_generating_between(toy_model, lengths, pieces, context):
-    """Texts grow by prompts of any lengths, empty ones too, and by tokens; logits stay right."""
-    model, batch = toy_model(context), len(lengths)
-    texts, whole = Texts(model, batch), prompts_of(*lengths)
-    texts.read(whole)
-    for piece in pieces:
-        more = prompts_of(*piece[:batch])
-        texts.read(more)
-        whole = [torch.cat([a, b]) for a, b in zip(whole, more, strict=True)]
-        for ids in stream(texts, Sampling(0), Ending(2)):
-            whole = [torch.cat([text, one.view(1)]) for text, one in zip(whole, ids, strict=True)]
-        texts.settle()
-        for i, text in enumerate(whole):
-            assert texts.lengths[i] == len(text)
-            kept = text[expected_start(len(text), context) :].unsqueeze(0)
-            torch.testing.assert_close(texts.logits[i], model(kept)[0, -1])
-            assert texts.seen[i].nonzero().squeeze(1).tolist() == sorted(set(text.tolist()))
-
-
-def expected_start(length: int, context: int | None) -> int:
-    """Token by token: a full state begins anew with the last context // 2 tokens."""
-    start = 0
-    for seen in range(1, length + 1):
-        if context is not None and seen - start > context:
-            start = seen - max(1, context // 2)
-    return start
-
-
-@pytest.mark.parametrize("context", [1, 2, 5, 8])
-def test_a_full_state_begins_anew(toy_model, context):
-    """For every length of the prompt, far beyond the context; the toy refuses to be overfilled."""
-    model = toy_model(context)
-    (text,) = model.generate(prompts_of(1), 30)
-    for length in range(1, 31):
-        (again,) = model.generate([text[:length]], 31 - length)
-        assert torch.equal(again, text)
-    for length in range(1, 31):
-        with torch.no_grad():
-            logits = model(text[expected_start(length, context) : length].unsqueeze(0))[0, -1]
-        assert int(logits.argmax()) == int(text[length])
-    prompts = prompts_of(3, 1, 17)
-    for prompt, text in zip(prompts, model.generate(prompts, 20), strict=True):
-        assert torch.equal(text, model.generate([prompt], 20)[0])
-
-
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_decode_equals_prefill_for_every_split_of_a_prompt(make_model, mixer):
-    model = make_model(mixer=mixer, mixer_options=MIXERS[mixer])
-    (ids,) = prompts_of(9)
-    with torch.no_grad():
-        expected = model(ids.unsqueeze(0))[0, -1]
-    for split in range(1, 10):
-        texts = Texts(model)
-        texts.read([ids[:split]])
-        for one in ids[split:]:
-            texts.push(one.view(1))
-        texts.settle()
-        torch.testing.assert_close(texts.logits[0], expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("lengths", [(50,), (50, 50), (50, 33, 1)])
-def test_long_prompts_are_read_in_chunks(make_model, monkeypatch, lengths):
-    monkeypatch.setattr("ssm_text.texts.PREFILL_TOKENS", 16)
-    model, prompts, widths = make_model(), prompts_of(*lengths), []
-    model.register_forward_hook(lambda module, inputs, output: widths.append(inputs[0].shape))
-    texts = Texts(model, len(lengths))
-    texts.read(prompts)
-    assert max(b * l for b, l in widths) <= 16
-    for i, ids in enumerate(prompts):
-        with torch.no_grad():
-            expected = model(ids.unsqueeze(0))[0, -1]
-        torch.testing.assert_close(texts.logits[i], expected, rtol=1e-9, atol=1e-9)
-
-
 def test_tokens_stream_one_by_one(make_model):
     model, reads = make_model(dropout=0.5).train(), []
     model.tower.register_forward_hook(lambda *_: reads.append(1))
@@ -318,54 +224,3 @@ def test_memory_stays_flat(make_model, mixer):
 def test_attention_shows_that_growth_would_be_seen(make_model):
     first, last = memory_after(make_model(n_layers=1, mixer="attention"), [10, 30])
     assert last[0] > 2 * first[0]
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        (torch.zeros(2, 0, dtype=torch.int64), "text 0 has no tokens"),
-        ([torch.tensor([1]), torch.tensor([], dtype=torch.int64)], "text 1 has no tokens"),
-        (torch.tensor([[1, 7]]), r"text 0: ids from 1 to 7, expected 0 to 6"),
-        ([torch.tensor([1]), torch.tensor([-1])], r"text 1: ids from -1 to -1, expected 0 to 6"),
-        (torch.tensor([[1.0]]), r"text 0: .*torch.float32, expected \(l,\) and torch.int64"),
-        ([torch.tensor([[1]])], r"text 0: ids have shape \(1, 1\)"),
-        ([[1, 2]], "text 0 is a list, expected a tensor of ids"),
-        (torch.tensor(1), r"ids have shape \(\), expected \(b, l\)"),
-        (torch.tensor([1, 2]), r"ids have shape \(2,\), expected \(b, l\), or a list of \(l,\)"),
-    ],
-)
-def test_bad_ids_are_one_line(make_model, ids, message):
-    with pytest.raises(TokenError, match=message) as error:
-        make_model().generate(ids, 3)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "message"),
-    [
-        ({"max_new_tokens": -1}, ConfigError, "max_new_tokens is -1"),
-        ({"temperature": -1.0}, ConfigError, "temperature is -1"),
-        ({"top_kk": 3}, UnknownNameError, "unknown option of generate 'top_kk'.*'top_k'"),
-        ({"stop_ids": [7]}, TokenError, "stop_ids: 7 is no id, expected 0 to 6"),
-        ({"pad_id": -1}, TokenError, "pad_id: -1 is no id"),
-    ],
-)
-def test_bad_options_are_one_line(make_model, options, kind, message):
-    with pytest.raises(kind, match=message):
-        make_model().generate(torch.tensor([[1]]), **options)
-
-
-def test_nan_logits_are_one_line(make_model):
-    model = make_model()
-    with torch.no_grad():
-        model.tower.norm_f.weight[0] = float("nan")
-    for temperature in (0.0, 1.0):
-        with pytest.raises(GenerationError, match="NaN or infinite logits"):
-            model.generate(torch.tensor([[1]]), temperature=temperature)
-
-
-def test_nothing_was_read(make_model):
-    with pytest.raises(TokenError, match="nothing to go on from"):
-        next(stream(Texts(make_model()), Sampling(0)))
-    with pytest.raises(TokenError, match="2 prompts for a batch of 1"):
-        Texts(make_model()).read(prompts_of(1, 1))
