@@ -159,18 +159,3 @@ def test_targets_find_the_worst_row() -> None:
 def test_the_peak_of_a_process_says_why_there_is_none() -> None:
     warm = [s4.S4D, OURS, 2, 2, 8]
     assert "missing" in str(peak.peak_of("s4.one_pass", warm, [s4.S4D, "missing", 2, 2, 8], 30))
-
-
-def test_the_smoke_test_runs(tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
-    parts = ["s5", "decode"]
-    arguments = ["--smoke", "--parts", *parts, "--json", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench", *arguments],
-        env={**os.environ, "PYTHONPATH": str(TOOLS)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(out.read_text())["parts"].keys() == set(parts)

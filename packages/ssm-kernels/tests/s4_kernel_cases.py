@@ -100,7 +100,10 @@ def compare_powers(case: Case, dtype: torch.dtype, backend: str) -> None:
     expected = run(log_vandermonde_reference, wide, l=case.long)
     got = run(log_vandermonde, leaves, l=case.long, backend=backend)
     assert got["result"].dtype is dtype.to_real()
-    assert_all_close(got, expected, dtype)
+    # the reference rounds large angles, those of each term by themselves; the kernels do not
+    v = wide["v"].view(wide["v"].storage.detach())
+    size = 2 * v.abs().sum(-1).max().item() if backend == "reference" and v.numel() else 0.0
+    assert_all_close(got, expected, dtype, size)
 
 
 def compare_fractions(case: Case, dtype: torch.dtype, backend: str) -> None:

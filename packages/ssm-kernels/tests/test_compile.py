@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -51,9 +52,14 @@ def test_one_graph_with_the_same_bits(call: Call) -> None:
 @pytest.mark.filterwarnings("ignore:Skipping serialization of")  # PyTorch 2.6
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["scan", "conv"])
-def test_inductor(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inductor(
+    name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole way to generated code, which fuses what surrounds the operator."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no graphs of other versions
+    # no graphs of earlier sessions; headers are compiled once for all processes of this one
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "inductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
     call = CALLS[name]
     loss = torch.compile(call.loss, fullgraph=True)
     expected = call.gradients(call.loss)

@@ -30,6 +30,7 @@ MODELS = {
     "imagenet-mambavision-t": (mambavision, "mambavision_tiny"),
     "imagenet-vmamba-t": (vmamba, "vmamba_tiny_s1l8"),
 }
+OTHER_SIZES = ("imagenet-vim-small", "imagenet-vim-base")  # made tiny, the same as the first
 TINY = {
     "vim": [*VIM_SMALL, "--model.stride", "8"],
     "mambavision": [
@@ -112,7 +113,7 @@ def words(recipe: str, root: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("recipe", MODELS)
+@pytest.mark.parametrize("recipe", [name for name in MODELS if name not in OTHER_SIZES])
 def test_a_killed_run_resumes_bit_for_bit(
     recipe: str, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
