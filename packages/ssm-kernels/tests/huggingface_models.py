@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ssm_kernels.huggingface import functions
+from ssm_kernels.huggingface import functions, inference
 
 VOCABULARY = 61
 COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}
@@ -52,22 +52,26 @@ class Calls(NamedTuple):
 
     @property
     def scans(self) -> int:
-        return self.counts["selective_scan"] + self.counts["ssd_scan"]
+        names = ("selective_scan", "ssd_scan", "fused_mamba_directions")
+        return sum(self.counts[name] for name in names)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     names = ("selective_scan", "ssd_scan", "conv1d", "conv1d_update", "selective_state_update")
-    counts = dict.fromkeys(names, 0)
+    fused = ("fused_mamba_directions", "fused_rms_norm", "fused_linear")
+    counts = dict.fromkeys((*names, *fused), 0)
 
-    def counted(name: str) -> Any:
-        operator = getattr(functions, name)
+    def counted(module: Any, name: str) -> Any:
+        operator = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            counts[name] += 1
-            return operator(*arguments, **options)
+            result = operator(*arguments, **options)
+            counts[name] += result is not None  # None: it leaves the call to others
+            return result
 
         return call
 
-    for name in names:
-        monkeypatch.setattr(functions, name, counted(name))
+    for module, own in ((functions, names), (inference, fused)):
+        for name in own:
+            monkeypatch.setattr(module, name, counted(module, name))
     return Calls(counts)

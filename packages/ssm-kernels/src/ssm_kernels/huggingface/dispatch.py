@@ -49,6 +49,14 @@ def replacements(names: Mapping[str, Function]) -> dict[str, Function]:
     return found
 
 
+def applies(x: Tensor) -> bool:
+    """Whether ours may run where x is: not while transformers exports a model."""
+    from transformers.utils.import_utils import is_torchdynamo_exporting
+
+    device = x.device
+    return not is_torchdynamo_exporting() and why_not_native(device.type, device.index or 0) is None
+
+
 def _no_shortcut(*_: object, **__: object) -> None:
     return None
 
@@ -67,8 +75,6 @@ def _check_arguments(name: str, original: Function) -> None:
 
 
 def _ours_or(original: Function, name: str) -> Function:
-    from transformers.utils.import_utils import is_torchdynamo_exporting
-
     ours = _OURS[name]
     known = frozenset(inspect.signature(ours).parameters)
     in_place, convolution = name in _IN_PLACE, name in _CONVOLUTIONS
@@ -77,8 +83,7 @@ def _ours_or(original: Function, name: str) -> Function:
     def call(*arguments: Any, **options: Any) -> Any:
         first: Tensor = arguments[0]
         if (
-            is_torchdynamo_exporting()
-            or why_not_native(first.device.type, first.device.index or 0) is not None
+            not applies(first)
             or options.get("seq_idx") is not None
             or options.get("cu_seqlens") is not None
             or (in_place and _needs_gradient(*arguments, *options.values()))

@@ -15,7 +15,7 @@ from .. import causal_conv1d as conv1d
 from .. import causal_conv1d_update as conv1d_update
 from .. import selective_scan, selective_state_update, ssd_scan
 
-_SILU = ("silu", "swish")
+SILU = ("silu", "swish")
 
 
 def causal_conv1d_fn(
@@ -43,11 +43,11 @@ def causal_conv1d_update(
 
 
 def _own(activation: str | None) -> str | None:
-    return "silu" if activation in _SILU else None
+    return "silu" if activation in SILU else None
 
 
 def _activate(y: Tensor, activation: str | None) -> Tensor:
-    if activation is None or activation in _SILU:
+    if activation is None or activation in SILU:
         return y
     from transformers.activations import ACT2FN
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..backends import why_not_native
 from ..errors import ArgumentError, BackendError
+from . import inference
 from .dispatch import NAME, SCANS, replacements
 from .rebind import rebind, undecorated
 
@@ -24,6 +25,7 @@ MODELS = (
 )
 _classes: dict[type[nn.Module], Callable[..., Any]] = {}
 _mixers: WeakKeyDictionary[nn.Module, tuple[str, Any]] = WeakKeyDictionary()
+_others: WeakKeyDictionary[nn.Module, tuple[str, Any]] = WeakKeyDictionary()
 _ABSENT = object()
 
 
@@ -36,9 +38,13 @@ def accelerate(model: nn.Module | None = None) -> str:
     does not apply: under torch.export, on devices without our kernels, for a decode step that
     needs a gradient, for convolutions wider than 8, and for packed sequences, which it refuses.
 
+    In inference on a CPU, a Mamba mixer without cache and mask is one kernel, and the linear layers
+    and norms of a model that is given are `fused_linear` and `fused_rms_norm`.
+
     Args:
-        model: whose mixers to change; None changes the classes, for all models from then on and
-            for those that exist (but not where the accelerate library's hooks hold a forward).
+        model: whose mixers, linear layers and norms to change; None changes the mixers' classes,
+            for all models from then on and for those that exist (but not where the accelerate
+            library's hooks hold a forward).
 
     Returns:
         One line saying what was replaced.
@@ -63,13 +69,14 @@ def restore() -> str:
     line = f"restored {len(_classes)} classes and {len(_mixers)} mixers of transformers"
     for cls, forward in _classes.items():
         cls.forward = forward
-    for mixer, (attribute, before) in _mixers.items():
-        if before is _ABSENT:
-            delattr(mixer, attribute)
-        else:
-            setattr(mixer, attribute, before)
+    for changed in (_mixers, _others):
+        for module, (attribute, before) in changed.items():
+            if before is _ABSENT:
+                delattr(module, attribute)
+            else:
+                setattr(module, attribute, before)
+        changed.clear()
     _classes.clear()
-    _mixers.clear()
     return line
 
 
@@ -120,15 +127,33 @@ def _replace_mixers(model: nn.Module) -> dict[str, int]:
     new = [x for x in mixers if x not in _mixers and type(x) not in _classes]
     forwards = {cls: _forward_on_ours(cls) for cls in dict.fromkeys(map(type, new))}
     for mixer in new:
-        # Hooks of the accelerate library put their own forward in front of this one.
-        attribute = "_old_forward" if "_old_forward" in vars(mixer) else "forward"
-        _mixers[mixer] = attribute, vars(mixer).get(attribute, _ABSENT)
-        setattr(mixer, attribute, MethodType(forwards[type(mixer)], mixer))
+        _replace(mixer, forwards[type(mixer)], _mixers)
+    for module in model.modules():
+        cls = type(module)
+        if module not in _others and cls is nn.Linear:
+            _replace(module, inference.linear, _others)
+        elif module not in _others and _is_theirs(cls) and cls.__name__ in inference.RMS_NORMS:
+            _replace(module, inference.rms_norm(cls.forward), _others)
     return {cls.__name__: sum(type(x) is cls for x in new) for cls in forwards}
 
 
+def _replace(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    register: WeakKeyDictionary[nn.Module, tuple[str, Any]],
+) -> None:
+    # Hooks of the accelerate library put their own forward in front of this one.
+    attribute = "_old_forward" if "_old_forward" in vars(module) else "forward"
+    register[module] = attribute, vars(module).get(attribute, _ABSENT)
+    setattr(module, attribute, MethodType(forward, module))
+
+
+def _is_theirs(cls: type) -> bool:
+    return cls.__module__.startswith("transformers.models.")
+
+
 def _is_mixer(cls: type) -> bool:
-    if not cls.__module__.startswith("transformers.models."):
+    if not _is_theirs(cls):
         return False
     forward = getattr(cls, "forward", None)
     return forward is not None and not SCANS.isdisjoint(undecorated(forward).__code__.co_names)
@@ -138,4 +163,5 @@ def _forward_on_ours(cls: type[nn.Module]) -> Callable[..., Any]:
     forward = undecorated(cls.forward)
     used = set(forward.__code__.co_names)
     names = {name: value for name, value in forward.__globals__.items() if name in used}
-    return rebind(cls.forward, replacements(names))
+    ours = rebind(cls.forward, replacements(names))
+    return inference.mixer(ours) if cls.__name__ in inference.PLAIN_MIXERS else ours
