@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from huggingface_models import CONFIGS, build, count_calls, mixers, tokens
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssm_kernels import huggingface, ssd_scan_reference
-from ssm_kernels.huggingface import functions
+from ssm_kernels import huggingface
 
 TOLERANCE = 1e-5
 
@@ -138,50 +134,3 @@ def test_what_our_convolution_lacks(changes: dict[str, Any]) -> None:
         step = model.generate(ids, max_new_tokens=2, pad_token_id=0)
         huggingface.restore()
         assert torch.equal(step, model.generate(ids, max_new_tokens=2, pad_token_id=0))
-
-
-@given(
-    st.tuples(*(st.integers(1, high) for high in (2, 9, 2, 2, 3, 5))),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from([(0.0, math.inf), (0.3, 0.9)]),
-    st.booleans(),
-)
-def test_both_ways_to_scan_mamba2(
-    sizes: tuple[int, ...],
-    chunks: bool,
-    optional: bool,
-    dt_limit: tuple[float, float],
-    softplus: bool,
-) -> None:
-    b, l, g, per_group, p, n = sizes
-    h = g * per_group
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    x, dt, B, C = draw(b, l, h, p), draw(b, l, h).abs(), draw(b, l, g, n), draw(b, l, g, n)
-    A, D, bias, start = -draw(h).abs(), draw(h), draw(h), draw(b, h, p, n)
-    if not optional:
-        D = bias = start = None
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(functions, "_chunks_pay", lambda x, B: chunks)
-        ours = functions.mamba2_chunk_scan(
-            *(x, dt, A, B, C, 4, D, bias, start, softplus, dt_limit), return_final_states=True
-        )
-    theirs = ssd_scan_reference(
-        *(x, dt, A, B, C, D, None, bias, softplus),
-        dt_limit=dt_limit,
-        initial_state=start,
-        return_final_state=True,
-    )
-    for mine, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, expected)
-
-
-def test_large_heads_are_scanned_in_chunks() -> None:
-    heads, states = torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 1, 128)
-    assert functions._chunks_pay(heads, states)
-    assert not functions._chunks_pay(heads[..., :32], states)
-    assert not functions._chunks_pay(heads, states.expand(1, 1, 2, 128))

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,12 @@ from ssd_cases import EVERYTHING, LENGTHS, Case, cases
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssm_kernels import selective_scan_reference, ssd_scan, ssd_scan_reference
+from ssm_kernels import (
+    selective_scan_reference,
+    ssd_chunked_backward,
+    ssd_scan,
+    ssd_scan_reference,
+)
 
 
 def compare(case: Case, dtype: torch.dtype, **options: object) -> None:
@@ -265,3 +271,29 @@ def test_mixed_types_meet_in_the_wider_one() -> None:
     tensors["dt"] = tensors["dt"].double()
     _, state = ssd_scan(**tensors, **case.options(), return_final_state=True)
     assert state.dtype is torch.float64
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_many_large_heads(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their gradient comes in chunks, that of fewer step by step; both are the reference's."""
+    torch.manual_seed(0)
+    shapes = {"x": (1, 70, 16, 64), "dt": (1, 70, 16), "A": (16,)}
+    shapes |= {name: (1, 70, groups, 128) for name in "BC"}
+    leaves = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    leaves["A"] = -leaves["A"].abs()
+    chunked: list[object] = []
+    backward = ssd_chunked_backward.backward
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        chunked.append(arguments)
+        return backward(*arguments, **options)
+
+    monkeypatch.setattr(ssd_chunked_backward, "backward", counted)
+    found = []
+    for scan in (ssd_scan, ssd_scan_reference):
+        own = [leaf.clone().requires_grad_() for leaf in leaves.values()]
+        y = scan(*own, dt_softplus=True)
+        found.append([y, *torch.autograd.grad(y.square().sum(), own)])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected)
+    assert len(chunked) == (groups == 1)

@@ -18,6 +18,7 @@ struct AdjointTiles {
   F *delta, *delta_u, *dy;  // read
   F* y;                     // sum of C h is added (gated scans)
   F *q1, *q2;               // added to
+  bool shared_decay;        // one for all states of a channel
 };
 
 // Per state and lane, from the first state of the pass on: (Count, lanes).
@@ -36,7 +37,7 @@ struct Trajectory {
   F *decay, *state;
 };
 
-template <class F, int Count, bool Gated, class CoefficientB, class CoefficientC>
+template <class F, int Count, bool Gated, bool Shared, class CoefficientB, class CoefficientC>
 SSM_INLINE void recompute(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
                           const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
                           Prefetch& prefetch) {
@@ -52,10 +53,10 @@ SSM_INLINE void recompute(int64_t rows, const AdjointTiles<F>& tiles, const Adjo
   for (int64_t t = 0; t < rows; ++t) {
     ahead.step();
     const Vec<F> delta = load<F>(tiles.delta + t * W), delta_u = load<F>(tiles.delta_u + t * W);
-    Vec<F> y = {};
+    Vec<F> y = {}, decay = exp2<F>(delta * rate[0]);
     SSM_UNROLL
     for (int n = 0; n < Count; ++n) {
-      const Vec<F> decay = exp2<F>(delta * rate[n]);
+      if (!Shared && n > 0) decay = exp2<F>(delta * rate[n]);
       h[n] = decay * h[n] + delta_u * b.at(t, n);
       store(trajectory.decay + (t * Count + n) * W, decay);
       store(trajectory.state + ((t + 1) * Count + n) * W, h[n]);

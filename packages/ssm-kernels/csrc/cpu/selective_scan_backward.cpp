@@ -16,7 +16,8 @@ struct RealBackward {
   static SSM_INLINE void run(int64_t rows, const AdjointTiles<F>& tiles, const AdjointStates<F>& states,
                              const CoefficientB& b, const CoefficientC& c, const Trajectory<F>& trajectory,
                              Prefetch& prefetch) {
-    recompute<F, Count, Gated>(rows, tiles, states, b, c, trajectory, prefetch);
+    if (tiles.shared_decay) recompute<F, Count, Gated, true>(rows, tiles, states, b, c, trajectory, prefetch);
+    else recompute<F, Count, Gated, false>(rows, tiles, states, b, c, trajectory, prefetch);
     run_adjoint<F, Count>(rows, tiles, states, b, c, trajectory);
   }
 };

@@ -65,6 +65,7 @@ struct BackwardTask {
     grad_bias = scratch.take_zeroed<F>(blocks * W);
     for (F** panel : {&panel_u, &panel_delta, &panel_dy, &panel_gate})
       *panel = scratch.take<F>(kPanelBlocks * kTile);
+    tiles.shared_decay = in.shared_decay;
     for (F** tile : {&tile_slope, &tiles.delta_u, &tiles.y, &tiles.q1, &tiles.q2}) *tile = scratch.take<F>(kTile);
     trajectory.decay = scratch.take<F>(kTileSteps * Pass::kMost * W);
     trajectory.state = scratch.take<F>((kTileSteps + 1) * Pass::kMost * W);

@@ -16,6 +16,14 @@ struct RealForward {
   template <class F, int Count, class CoefficientB, class CoefficientC>
   static SSM_INLINE void run(int64_t rows, const ForwardTiles<F>& tiles, const F* rate, F* states,
                              const CoefficientB& b, const CoefficientC& c, Prefetch& prefetch) {
+    if (tiles.shared_decay) return steps<F, Count, true>(rows, tiles, rate, states, b, c, prefetch);
+    steps<F, Count, false>(rows, tiles, rate, states, b, c, prefetch);
+  }
+
+  // Shared: one decay for all states of a channel.
+  template <class F, int Count, bool Shared, class CoefficientB, class CoefficientC>
+  static SSM_INLINE void steps(int64_t rows, const ForwardTiles<F>& tiles, const F* rate, F* states,
+                               const CoefficientB& b, const CoefficientC& c, Prefetch& prefetch) {
     constexpr int64_t W = kWidth<F>;
     Vec<F> h[Count];
     SSM_UNROLL
@@ -25,9 +33,11 @@ struct RealForward {
       ahead.step();
       const Vec<F> delta = load<F>(tiles.delta + t * W), delta_u = load<F>(tiles.delta_u + t * W);
       Vec<F> y[2] = {load<F>(tiles.y + t * W), Vec<F>{}};  // two sums: half the latency
+      Vec<F> decay = exp2<F>(delta * load<F>(rate));
       SSM_UNROLL
       for (int n = 0; n < Count; ++n) {
-        h[n] = exp2<F>(delta * load<F>(rate + n * W)) * h[n] + delta_u * b.at(t, n);
+        if (!Shared && n > 0) decay = exp2<F>(delta * load<F>(rate + n * W));
+        h[n] = decay * h[n] + delta_u * b.at(t, n);
         y[n % 2] += h[n] * c.at(t, n);
       }
       store(tiles.y + t * W, y[0] + y[1]);

@@ -17,6 +17,7 @@ struct ForwardTiles {
   const F *delta, *delta_u;
   F* y;       // sum of C h is added
   F* decays;  // scratch: (steps, kStoredDecays, lanes)
+  bool shared_decay;
 };
 
 template <class F, class Pass, bool VariableB, bool VariableC>
@@ -152,7 +153,7 @@ struct ForwardTask {
     const int64_t at_n = k * matrix + n * W;
     const auto b = Pass::template Coefficient<F, VariableB>::from(in, B, n, at_n);
     const auto c = Pass::template Coefficient<F, VariableC>::from(in, C, n, at_n);
-    const ForwardTiles<F> tiles = {tile_delta + tile, tile_delta_u, tile_y + tile, decays};
+    const ForwardTiles<F> tiles = {tile_delta + tile, tile_delta_u, tile_y + tile, decays, in.shared_decay};
     Pass::template run<F, Count>(rows, tiles, rates + at_n, states + at_n, b, c, prefetch);
   }
 };

@@ -100,7 +100,7 @@ def backward(
         grad_x = grad_x.addcmul_(skip, g_y)
         grad_D = (g_y * x.to(dtype)).sum((0, 1) if D.dim() == 2 else (0, 1, 3))
     grad_step = chunks.join((g_step + g_log * A.unsqueeze(-1)).transpose(1, 2))
-    grad_raw = _through_limits(grad_step, raw, options)
+    grad_raw = through_limits(grad_step, raw, options)
     return (
         grad_x.to(x.dtype).contiguous(),
         grad_raw.to(dt.dtype).contiguous(),
@@ -175,7 +175,8 @@ def _state_sums(S: Tensor, X: Tensor, weights: Tensor, like: Tensor) -> Tensor:
     return (rows @ S.view(c, g, (h // g) * p, n)).transpose(1, 2)
 
 
-def _through_limits(grad_step: Tensor, raw: Tensor, options: SsdOptions) -> Tensor:
+def through_limits(grad_step: Tensor, raw: Tensor, options: SsdOptions) -> Tensor:
+    """The gradient of what the softplus is taken of, of that of the step sizes, (b, l, h) each."""
     step = F.softplus(raw) if options.dt_softplus else raw
     outside = (step < options.dt_min) | (step > options.dt_max)
     grad = grad_step.masked_fill(outside, 0.0)

@@ -57,10 +57,10 @@ def ssd_scan(
         reverse: run from step l-1 down to 0; the final state is then the one after step 0.
         cu_seqlens: int32 or int64 offsets [0, ..., l] of sequences packed along the steps; b must
             be 1. Each sequence starts from its own state; states are then (sequences, h, p, n).
-        chunk_size: steps per chunk on the CPU, 1 or more; None chooses. Changes nothing but time
-            and rounding. The CUDA kernels have a length of their own.
-        backend: "auto", or an implementation that must run; see `Backend`. "cpu" is the chunked
-            form in PyTorch (products of matrices in the BLAS of PyTorch).
+        chunk_size: steps per chunk on the CPU, 1 or more, for products of matrices in the BLAS of
+            PyTorch; None goes step by step where that is quicker. Changes nothing but time and
+            rounding. The CUDA kernels have a length of their own.
+        backend: "auto", or an implementation that must run; see `Backend`.
 
     Returns:
         y (b, l, h, p) in the type of x, and with `return_final_state` the state (b, h, p, n).
@@ -73,10 +73,13 @@ def ssd_scan(
             names it.
         BackendError: a backend named explicitly cannot run; "auto" never raises this.
 
-    Cost, with q steps per chunk: O(b l h (q (p + n) + p n)) time, memory for b h p n l/q numbers
-    beside copies of the inputs in the type of the sums. The backward pass keeps the inputs alone
-    and computes the rest again; its gradients cannot be differentiated again (the reference's can).
-    Numbers that are not finite stay in their sequence, but may reach other steps of their chunk.
+    Cost, beside copies of the inputs in the type of the sums: step by step O(b l h p n) time, and
+    memory for b h p n l/32 numbers in the backward pass; in chunks of q steps
+    O(b l h (q (p + n) + p n)) time and memory for b h p n l/q numbers. The backward pass keeps the
+    inputs alone and computes the rest again; its gradients cannot be differentiated again (the
+    reference's can).
+    Numbers that are not finite stay in their sequence; in chunks, and on a GPU, they may reach
+    other steps of their chunk.
     Source: Dao & Gu 2024, arXiv:2405.21060, Section 6 and Listing 1.
     """
     inputs = SsdInputs(x, dt, A, B, C, D, z, dt_bias, initial_state)

@@ -1,7 +1,7 @@
 """The fast SSD scan as a differentiable operator.
 
 The two launch functions below are the only place that computes, whichever way a call takes through
-PyTorch (see `library_autograd`): CPU tensors in the chunked form, others in the CUDA kernels.
+PyTorch (see `library_autograd`): CPU tensors step by step or in chunks, others in the CUDA kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import native_extension as extension
-from . import native_ssd_scan, ssd_chunked, ssd_chunked_backward
+from . import native_ssd_scan, ssd_chunked, ssd_chunked_backward, ssd_steps
 from .checks import checked_lengths, compute_dtype, kernel_offsets
 from .library import Arguments, Kernel, Results
 from .library_autograd import Differentiable
@@ -87,33 +87,44 @@ _N_INPUTS = len(SsdInputs._fields)
 
 def _launch_forward(*arguments: Any) -> Results:
     """Return y and the final state. The gradient needs the inputs alone."""
-    inputs, cu_seqlens = arguments[:_N_INPUTS], arguments[_N_INPUTS]
+    inputs, cu_seqlens = SsdInputs(*arguments[:_N_INPUTS]), arguments[_N_INPUTS]
     options = SsdOptions(*arguments[_N_INPUTS + 1 : -1])
-    lengths, offsets = _sequences(cu_seqlens, inputs[0])
-    if _in_pytorch(inputs[0]):
-        with _own_types(inputs[0]):
+    lengths, offsets = _sequences(cu_seqlens, inputs.x)
+    if not _on_cpu(inputs.x):
+        return native_ssd_scan.ssd_scan_forward(*inputs, options=options, offsets=offsets)
+    with _own_types(inputs.x):
+        if _in_chunks(options):
             return ssd_chunked.forward(*inputs, options=options, lengths=lengths)
-    return native_ssd_scan.ssd_scan_forward(*inputs, options=options, offsets=offsets)
+        return ssd_steps.forward(inputs, options, offsets)
 
 
 def _launch_backward(*arguments: Any) -> Results:
     """Return one gradient per entry of `SsdInputs`."""
     options, need_state_grad = SsdOptions(*arguments[_N_INPUTS + 3 : -1]), arguments[-1]
-    *grads_and_inputs, cu_seqlens = arguments[: _N_INPUTS + 3]
-    lengths, offsets = _sequences(cu_seqlens, grads_and_inputs[0])
-    if _in_pytorch(grads_and_inputs[0]):
-        with _own_types(grads_and_inputs[0]):
-            gradients = ssd_chunked_backward.backward(
-                *grads_and_inputs, options=options, lengths=lengths
-            )
-    else:
+    grad_y, grad_state, *rest = arguments[: _N_INPUTS + 2]
+    inputs = SsdInputs(*rest)
+    lengths, offsets = _sequences(arguments[_N_INPUTS + 2], inputs.x)
+    if not _on_cpu(inputs.x):
         gradients = native_ssd_scan.ssd_scan_backward(
-            *grads_and_inputs, options=options, offsets=offsets
+            grad_y, grad_state, *inputs, options=options, offsets=offsets
         )
+    else:
+        with _own_types(inputs.x):
+            if _in_chunks(options) or ssd_steps.chunks_pay(inputs):
+                gradients = ssd_chunked_backward.backward(
+                    grad_y, grad_state, *inputs, options=options, lengths=lengths
+                )
+            else:
+                gradients = ssd_steps.backward(grad_y, grad_state, inputs, options, offsets)
     return *gradients[:-1], gradients[-1] if need_state_grad else None
 
 
-def _in_pytorch(x: Tensor) -> bool:
+def _in_chunks(options: SsdOptions) -> bool:
+    """Whether somebody asked for chunks of a size, or the kernel for steps is not there."""
+    return options.chunk_size > 0 or extension._native is None
+
+
+def _on_cpu(x: Tensor) -> bool:
     module = extension.module_for(x)
     return module is None or module is extension._native  # else CUDA, or simulated
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import causal_conv1d as conv1d
 from .. import causal_conv1d_update as conv1d_update
@@ -112,52 +111,11 @@ def mamba2_chunk_scan(
     dt_limit: tuple[float, float] = (0.0, math.inf),
     return_final_states: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The scan of Mamba-2, (b, l, h, p), in chunks of our own size: it changes nothing but time."""
-    x = hidden_states
-    if x.is_cpu and not _chunks_pay(x, B):
-        step = dt if dt_bias is None else dt + dt_bias
-        step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit)
-        y, state = _scan_channels(x, step, A, B, C, D, initial_states)
-    else:
-        y, state = ssd_scan(
-            *(x, dt, A, B, C, D, None, dt_bias, dt_softplus),
-            dt_limit=dt_limit,
-            initial_state=initial_states,
-            return_final_state=True,
-        )
-    return (y, state) if return_final_states else y
-
-
-def _chunks_pay(x: Tensor, B: Tensor) -> bool:
-    """Whether products of matrices beat the plain scan on a CPU: large heads, few groups.
-
-    The plain scan costs a multiple of h p n per step, chunks of 64 steps a multiple of h p n / 2
-    and in addition of 64 h (decays), 64 h p and 64 g n; measured, the lines cross about here.
-    """
-    h, p = x.shape[2:]
-    g, n = B.shape[2:]
-    return p * n >= 8192 and h * p >= 128 * g
-
-
-def _scan_channels(
-    x: Tensor,
-    step: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The scan of Mamba-2 as that of Mamba: channels of a head share step and decay."""
-    b, l, h, p = x.shape
-    n = B.shape[-1]
-    A = A[:, None, None].expand(h, p, n).reshape(h * p, n)
-    skip = None if D is None else D[:, None].expand(h, p).reshape(h * p)
-    start = None if initial_state is None else initial_state.reshape(b, h * p, n)
-    step = step[..., None].expand(b, l, h, p).reshape(b, l, h * p)
-    y, state = selective_scan(
-        *(x.reshape(b, l, h * p), step, A, B, C, skip),
-        initial_state=start,
+    """The scan of Mamba-2, (b, l, h, p); it has no use for the size of chunks."""
+    y, state = ssd_scan(
+        *(hidden_states, dt, A, B, C, D, None, dt_bias, dt_softplus),
+        dt_limit=dt_limit,
+        initial_state=initial_states,
         return_final_state=True,
     )
-    return y.view(b, l, h, p), state.view(b, h, p, n)
+    return (y, state) if return_final_states else y
