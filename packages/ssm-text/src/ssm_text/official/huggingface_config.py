@@ -63,7 +63,6 @@ _OWN = {
         "head_dim": "headdim",
         "n_groups": "ngroups",
         "time_step_limit": "dt_limit",
-        "chunk_size": "chunk_size",
         # its gated norm has the same
         "layer_norm_epsilon": "norm_eps",
     },
@@ -99,7 +98,8 @@ def write(model: MambaLM) -> dict[str, Any]:
         raise ConfigError(f"{OWNER}: has no language model of {config.mixer}, expected mamba(2)")
     mixer = mixer_config(config)
     names = _MIXER | _OWN[config.mixer]
-    unknown = [name for name in options if name not in names.values()]
+    # theirs is for a GPU and is not read: it changes nothing but time
+    unknown = [name for name in options if name not in (*names.values(), "chunk_size")]
     unknown += [f"norm = {config.norm}"] if config.norm != "rms" else []
     unknown += [f"mlp_hidden = {config.mlp_hidden}"] if config.mlp_hidden else []
     unknown += ["attention_layers"] if config.attention_layers else []

@@ -76,6 +76,7 @@ def read(config: Mapping[str, Any]) -> MambaLMConfig:
     if given.get("is_mimo"):
         raise ConfigError(f"{OWNER}: ssm_cfg has is_mimo, expected a SISO model")
     options = mixer_options(f"{OWNER} ssm_cfg", given, KEPT[mixer], _IGNORED)
+    options.pop("chunk_size", None)  # theirs is for a GPU, and changes nothing but time
     return MambaLMConfig(
         d_model=config["d_model"],
         n_layers=config["n_layer"],
