@@ -33,8 +33,8 @@ void set_sequences(ScanInputs& in, const Ref3& u, const Ref3& delta, const Ref3&
 
 void set_parameters(ScanInputs& in, int64_t A, bool shared_decay, int64_t D, int64_t delta_bias,
                     int64_t initial_state) {
-  in.A = pointer<void>(A), in.shared_decay = shared_decay, in.D = pointer<void>(D), in.delta_bias = pointer<void>(delta_bias);
-  in.initial_state = pointer<void>(initial_state);
+  in.A = pointer<void>(A), in.shared_decay = shared_decay, in.D = pointer<void>(D);
+  in.delta_bias = pointer<void>(delta_bias), in.initial_state = pointer<void>(initial_state);
 }
 
 // offsets: address of sequences + 1 numbers, which must outlive the call.

@@ -56,7 +56,7 @@ struct ScanInputs {
   View3 u, delta, z;
   CoefficientView B, C;
   const void* A = nullptr;
-  bool shared_decay = false;  // the entries of every row of a real A are equal, as in Mamba-2; the CPU saves exponentials
+  bool shared_decay = false;  // each row of a real A holds one number n times: the CPU saves exponentials
   const void* D = nullptr;
   const void* delta_bias = nullptr;
   const void* initial_state = nullptr;

@@ -88,7 +88,7 @@ def backward(
     grad_raw = through_limits(grad_step.view(x.shape).sum(3), raw, options)
     return (
         grad_x.view(x.shape).to(x.dtype),
-        grad_raw.to(dt.dtype),
+        grad_raw.to(dt.dtype).contiguous(),
         grad_A.view(h, p * n).sum(1),
         grad_B.to(B.dtype),
         grad_C.to(C.dtype),
