@@ -188,7 +188,7 @@ def page(rows: list[Row], checks: list[str], options: argparse.Namespace) -> str
         " against `ssm_kernels.huggingface.accelerate(model)`, medians of"
         f" {options.rounds} runs of each in turns (what takes longer than {SLOW_MS // 1000} s runs"
         " once). `linear` is the time of the model's linear"
-        " layers alone, which both sides run; `bound` is the ratio if everything else of ours took"
+        " layers alone, as ours run them; `bound` is the ratio if everything else of ours took"
         " no time.",
         "",
         "| model | threads | what | theirs ms | ours ms | ratio | linear ms | bound | goal |",
