@@ -43,8 +43,8 @@ def forward(
 def chunks_pay(inputs: SsdInputs) -> bool:
     """Whether products of matrices give the gradient sooner: many large heads that share B and C.
 
-    Measured with AVX-512, both passes: 1.3 times as fast for 24 heads of 64 channels and 128 states;
-    for 8 such heads 0.9 to 1.3 times, slower in the five other shapes that were tried.
+    Measured with AVX-512, both passes: 1.3 times as fast for 24 heads of 64 channels and 128
+    states, 0.9 to 1.3 times for 8 of them, slower in the five other shapes that were tried.
     """
     (h, p), (g, n) = inputs.x.shape[2:], inputs.B.shape[2:]
     return h >= 16 * g and p * n >= 8192
