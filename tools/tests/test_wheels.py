@@ -142,6 +142,7 @@ def test_the_oldest_torch_of_the_matrix_is_the_oldest_supported() -> None:
     assert f"torch>={oldest.removesuffix('.0')}" in dependencies
     lines = (ROOT / "tools/constraints.txt").read_text().splitlines()
     assert any(line.startswith(f"torch=={newest}") for line in lines)
+    assert f"torch_matrix.py --versions {oldest} " in (ROOT / ".ci/run").read_text()
 
 
 def test_every_tool_of_the_matrix_is_pinned_and_every_quick_test_exists() -> None:

@@ -175,16 +175,6 @@ def test_environment_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> Non
         backends.choose_backend("scan", "auto", torch.device("cpu"))
 
 
-def test_import_is_silent_and_needs_no_device() -> None:
-    code = "import ssm_kernels; print(ssm_kernels.__version__)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.strip()
-
-
 def test_missing_extension_is_named_and_the_reference_runs(tmp_path: Path) -> None:
     """A copy of the package without its compiled part, in a process of its own."""
     source = Path(ssm_kernels.__file__).parent
