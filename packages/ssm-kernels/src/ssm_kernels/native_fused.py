@@ -43,10 +43,7 @@ def mamba_directions(
     (b, l, d), (_, n) = x.shape, first[5].shape
     sizes = (b, l, d, n, first[0].shape[2], first[3].shape[1], DTYPE_CODES[x.dtype])
     y = x.new_empty((b, l, d))
-    kernels = extension._native
-    n_bytes = kernels.mamba_directions_workspace(sizes, len(kept))
-    workspace = torch.empty(n_bytes, dtype=torch.uint8)
-    kernels.mamba_directions(
+    extension._native.mamba_directions(
         sizes,
         (view(x), view(z), view(y)),
         [
@@ -54,7 +51,6 @@ def mamba_directions(
             for own, way in zip(kept, reverse, strict=True)
         ],
         factor,
-        workspace.data_ptr(),
         torch.get_num_threads(),
     )
     return y
