@@ -47,6 +47,7 @@ def test_kernels_of_inference(
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert counts["fused_mamba_directions"] == (2 if family == "Mamba" else 0)
     assert counts["fused_rms_norm"] == 3
+    assert counts["fused_gated_rms_norm"] == (2 if family == "Mamba2" else 0)
     rows = 2 * l  # up to 16, or many where there are enough products
     assert bool(counts["fused_linear"]) == (rows <= 16 or l == 300)
 

@@ -77,7 +77,10 @@ def linear(
     sizes: tuple[int, int, int, int], addresses: tuple[int, int, int, int], num_threads: int
 ) -> None: ...
 def rms_norm(
-    sizes: tuple[int, int, int], addresses: tuple[int, int, int], eps: float, num_threads: int
+    sizes: tuple[int, int, int, int, int],
+    addresses: tuple[int, int, int, int],
+    eps: float,
+    num_threads: int,
 ) -> None: ...
 
 class ConvInputs:
