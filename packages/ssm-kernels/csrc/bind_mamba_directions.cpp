@@ -20,16 +20,10 @@ MambaDirections with_sizes(const std::array<int64_t, 7>& sizes, size_t direction
   return in;
 }
 
-int64_t workspace_bytes(const std::array<int64_t, 7>& sizes, size_t directions) {
-  const MambaDirections in = with_sizes(sizes, directions);
-  return MambaWorkspace(in).bytes(in);
-}
-
 // sequences: x, z and y.  directions: addresses of conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A_log and D, then
 // whether time runs backwards.
 void mamba_directions(const std::array<int64_t, 7>& sizes, const std::array<Ref3, 3>& sequences,
-                      const std::vector<std::array<int64_t, 8>>& directions, double factor, int64_t workspace,
-                      int num_threads) {
+                      const std::vector<std::array<int64_t, 8>>& directions, double factor, int num_threads) {
   MambaDirections in = with_sizes(sizes, directions.size());
   in.x = view(sequences[0]), in.z = view(sequences[1]), in.y = view(sequences[2]);
   for (size_t k = 0; k < directions.size(); ++k) {
@@ -37,7 +31,7 @@ void mamba_directions(const std::array<int64_t, 7>& sizes, const std::array<Ref3
     in.directions[k] = {pointer<void>(given[0]), pointer<void>(given[1]), pointer<void>(given[2]), pointer<void>(given[3]),
                         pointer<void>(given[4]), pointer<void>(given[5]), pointer<void>(given[6]), given[7] != 0};
   }
-  in.factor = factor, in.workspace = pointer<char>(workspace), in.num_threads = num_threads;
+  in.factor = factor, in.num_threads = num_threads;
   const KernelTable& kernels = active_kernels();
   if (kernels.mamba_directions == nullptr) throw std::invalid_argument("of the CPU alone");
   const WithoutGil without_gil(kernels);
@@ -46,9 +40,6 @@ void mamba_directions(const std::array<int64_t, 7>& sizes, const std::array<Ref3
 
 }  // namespace
 
-void bind_mamba_directions(py::module_& module) {
-  module.def("mamba_directions_workspace", &workspace_bytes);
-  module.def("mamba_directions", &mamba_directions);
-}
+void bind_mamba_directions(py::module_& module) { module.def("mamba_directions", &mamba_directions); }
 
 }  // namespace ssm

@@ -1,4 +1,4 @@
-// Plain arguments of a linear layer for few rows; see params.h for the conventions.
+// Plain arguments of a linear layer; see params.h for the conventions.
 #pragma once
 
 #include "params.h"

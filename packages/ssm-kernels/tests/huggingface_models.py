@@ -58,7 +58,7 @@ class Calls(NamedTuple):
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     names = ("selective_scan", "ssd_scan", "conv1d", "conv1d_update", "selective_state_update")
-    fused = ("fused_mamba_directions", "fused_rms_norm", "fused_linear")
+    fused = ("fused_mamba_directions", "fused_rms_norm", "fused_gated_rms_norm", "fused_linear")
     counts = dict.fromkeys((*names, *fused), 0)
 
     def counted(module: Any, name: str) -> Any:

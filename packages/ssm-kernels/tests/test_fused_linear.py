@@ -10,7 +10,7 @@ from torch import Tensor
 from traced_calls import Watch
 
 from ssm_kernels import ShapeError, fused_linear, native
-from ssm_kernels.fused_linear import LEAST_PRODUCTS, LEAST_WEIGHTS
+from ssm_kernels.fused_linear import LEAST_PRODUCTS, LEAST_WEIGHTS, MAX_INNER
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 
@@ -39,13 +39,15 @@ def assert_close(y: Tensor, arguments: tuple[Tensor, Tensor, Tensor | None]) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.sampled_from([(), (0,), (1,), (2,), (3,), (2, 2), (7,), (3, 1, 5)]),
+    rows=st.sampled_from(
+        [(), (0,), (1,), (2,), (3,), (2, 2), (7,), (3, 1, 5), (17,), (4, 9), (61,), (7, 25)]
+    ),
     k=st.integers(0, 90),
-    m=st.integers(1, 70),
+    m=st.integers(1, 150),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     with_bias=st.booleans(),
 )
-def test_the_kernel_for_few_rows(
+def test_few_and_many_rows(
     rows: tuple[int, ...], k: int, m: int, dtype: torch.dtype, with_bias: bool
 ) -> None:
     arguments = inputs(rows, k, m, dtype, with_bias)
@@ -57,6 +59,21 @@ def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
     for rows, k, m in ((1, 3000, 6), (5, 17, 131), (16, 64, 64), (2, 1, 1), (1, 20000, 5)):
         arguments = inputs((rows,), k, m, dtype, True)
         assert_close(native.linear(*arguments), arguments)
+    for rows, k, m in ((17, 64, 64), (19, 3, 1), (50, 33, 131), (30, 100, 16)):
+        arguments = inputs((rows,), k, m, dtype, True)
+        assert_close(native.linear(*arguments), arguments)
+
+
+@pytest.mark.parametrize("m", [32, 64, 200])
+def test_threads_change_no_bit(m: int) -> None:
+    x, weight, bias = inputs((157,), 40, m, torch.float32, True)
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        found.append(native.linear(x, weight, bias))
+    torch.set_num_threads(before)
+    assert all(torch.equal(y, found[0]) for y in found[1:])
 
 
 @torch.no_grad()
@@ -98,11 +115,14 @@ def test_where_it_does_not_run() -> None:
     x, weight, bias = inputs((2,), 128, LEAST_WEIGHTS // 128, torch.float32, True)
     assert fused_linear(x, weight, bias) is None  # gradients enabled
     many = x.new_zeros(LEAST_PRODUCTS // weight.numel(), 128)
+    deep = x.new_zeros(300, MAX_INNER + 1), x.new_zeros(300, MAX_INNER + 1)
     with torch.no_grad():
         assert fused_linear(x, weight, bias) is not None
         assert fused_linear(many, weight, bias) is not None
+        assert fused_linear(many.double(), weight.double()) is not None
         assert fused_linear(many[:-1], weight, bias) is None
-        assert fused_linear(many.double(), weight.double()) is None
+        assert fused_linear(*deep) is None
+        assert fused_linear(deep[0][:16], deep[1]) is not None
         assert fused_linear(x, weight[1:], bias) is None
         assert fused_linear(x, weight.t().contiguous().t(), bias) is None
         assert fused_linear(x.bfloat16(), weight.bfloat16()) is None
@@ -116,3 +136,10 @@ def test_where_it_does_not_run() -> None:
             fused_linear(x[:, 1:], weight)
         with pytest.raises(ShapeError, match="bias has shape"):
             fused_linear(x, weight, bias[1:])
+
+
+@torch.no_grad()
+def test_many_rows_are_left_to_torch_where_registers_are_few(isa: str) -> None:
+    x, weight, _ = inputs((300,), 200, 200, torch.float32, False)
+    assert (fused_linear(x, weight) is not None) == (isa in ("avx2", "avx512"))
+    assert fused_linear(x[:1], weight) is not None

@@ -117,13 +117,15 @@ def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
         assert_right(Case(b=1, l=53, d=d, rank=rank, n=n), dtype)
 
 
-def test_threads_and_strides_change_no_bit() -> None:
-    case = Case(l=130)
+@pytest.mark.parametrize("reverse", [(False,), (False, True), (True, False, True)])
+def test_threads_and_strides_change_no_bit(reverse: tuple[bool, ...]) -> None:
+    """Whether a thread takes whole sequences (they divide by the threads) or parts of them."""
+    case = Case(l=130, d=70, reverse=reverse)
     x, z, parameters = case.tensors(torch.float32)
     found = []
     before = torch.get_num_threads()
     with torch.no_grad():
-        for threads in (1, 3):
+        for threads in (1, 3, 5):
             torch.set_num_threads(threads)
             for inputs in ((x, z), (x.contiguous(), z.mT.contiguous().mT)):
                 found.append(fused_mamba_directions(*inputs, parameters, case.reverse))

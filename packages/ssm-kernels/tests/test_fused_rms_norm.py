@@ -1,4 +1,4 @@
-"""The RMS norm in one kernel, against its formula in float64."""
+"""The RMS norm, plain and gated, in one kernel, against its formula in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from traced_calls import Watch
 
-from ssm_kernels import ShapeError, fused_rms_norm
+from ssm_kernels import ArgumentError, ShapeError, fused_gated_rms_norm, fused_rms_norm
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
 
@@ -72,3 +72,69 @@ def test_where_it_does_not_run() -> None:
             assert fused_rms_norm(x, weight, 1e-5) is None
         with pytest.raises(ShapeError, match="weight has shape"):
             fused_rms_norm(x, torch.ones(4), 1e-5)
+
+
+@torch.no_grad()
+def assert_gated_right(shape: tuple[int, int, int], groups: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    b, l, d = shape
+    x, weight = torch.randn(b, l, d * groups, dtype=dtype), torch.randn(d * groups, dtype=dtype)
+    z = torch.randn(b, l, 2 * d * groups + 3, dtype=dtype)
+    v = x.double() * torch.nn.functional.silu(z[..., : d * groups].double())
+    right = (
+        expected(v.unflatten(-1, (groups, d)), torch.ones(d), 1e-5).flatten(-2) * weight.double()
+    )
+    part = z[..., : d * groups]
+    tolerance = 4 * TOLERANCE[dtype]
+    for gate in (part, part.contiguous(), part.mT.contiguous().mT):
+        y = fused_gated_rms_norm(x, gate, weight, 1e-5, groups)
+        assert y is not None
+        assert y.dtype is dtype
+        torch.testing.assert_close(y.double(), right, rtol=tolerance, atol=tolerance)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(1, 150)),
+    groups=st.integers(1, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_gated_norm_is_its_formula(
+    shape: tuple[int, int, int], groups: int, dtype: torch.dtype
+) -> None:
+    assert_gated_right(shape, groups, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_gated_norm_of_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
+    for d, groups in ((1, 1), (15, 3), (64, 2), (3000, 1)):
+        assert_gated_right((2, 5, d), groups, dtype)
+
+
+@torch.no_grad()
+def test_extreme_gates_and_rows() -> None:
+    x = torch.tensor([[3e25, 3e25], [0.0, 0.0], [torch.nan, 1.0], [1.0, 1.0]])
+    gate = torch.tensor([[2.0, 2.0], [50.0, -50.0], [1.0, 1.0], [1e4, -1e4]])
+    y = fused_gated_rms_norm(x, gate, torch.ones(2), 1e-5)
+    assert y is not None
+    torch.testing.assert_close(y[0], torch.ones(2))  # its squares are beyond float32
+    assert torch.equal(y[1], torch.zeros(2))
+    assert y[2].isnan().all()
+    torch.testing.assert_close(y[3], torch.tensor([2.0**0.5, 0.0]))
+
+
+def test_where_the_gated_norm_does_not_run() -> None:
+    x, z, weight = torch.randn(3, 4, 6), torch.randn(3, 4, 6), torch.ones(6)
+    assert fused_gated_rms_norm(x, z, weight, 1e-5) is None  # gradients enabled
+    with torch.no_grad():
+        assert fused_gated_rms_norm(x, z, weight, 1e-5) is not None
+        assert fused_gated_rms_norm(x.mT.contiguous().mT, z, weight, 1e-5) is None
+        assert fused_gated_rms_norm(x, z.double(), weight, 1e-5) is None
+        with Watch():
+            assert fused_gated_rms_norm(x, z, weight, 1e-5) is None
+        with pytest.raises(ShapeError, match="gate has shape"):
+            fused_gated_rms_norm(x, z[..., :5], weight, 1e-5)
+        with pytest.raises(ShapeError, match="weight has shape"):
+            fused_gated_rms_norm(x, z, torch.ones(5), 1e-5)
+        with pytest.raises(ArgumentError, match="groups is 4"):
+            fused_gated_rms_norm(x, z, weight, 1e-5, 4)

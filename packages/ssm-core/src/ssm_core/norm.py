@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.layers.checks import one_of, positive_int
 from ssm_core.shapes import Activations, Inner
-from ssm_kernels import fused_rms_norm
+from ssm_kernels import fused_gated_rms_norm, fused_rms_norm
 
 NormName = Literal["rms", "layer"]
 NORM_NAMES: tuple[str, ...] = get_args(NormName)
@@ -92,11 +92,15 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, y: Inner, z: Inner) -> Inner:
         """Normalise y (..., d) and gate it by z (..., d); the result has the type of `weight`."""
-        y, gate = at_least_float32(y), F.silu(at_least_float32(z))
+        y, z = at_least_float32(y), at_least_float32(z)
+        if not self.norm_before_gate and not torch.is_grad_enabled():
+            weight, eps = self._as_if_of_width(self.weight, self.eps)
+            fused = fused_gated_rms_norm(y, z, weight, eps, self.groups)
+            if fused is not None:
+                return fused
+        gate = F.silu(z)
         y = y * _SMALLER if self.norm_before_gate else y * (gate * _SMALLER)
-        weight, eps = self.weight.to(y.dtype), self.eps * _SMALLER**2
-        if self.excess != 1.0:  # the mean over d of what PyTorch takes the mean of is too large
-            weight, eps = weight * self.excess**0.5, eps * self.excess
+        weight, eps = self._as_if_of_width(self.weight.to(y.dtype), self.eps * _SMALLER**2)
         if self.groups == 1:
             y = F.rms_norm(y, weight.shape, weight, eps)
         else:
@@ -106,6 +110,12 @@ class GatedRMSNorm(nn.Module):
         if self.norm_before_gate:
             y = y * gate
         return y.to(self.weight.dtype)
+
+    def _as_if_of_width(self, weight: Tensor, eps: float) -> tuple[Tensor, float]:
+        """Weight and eps with which the mean over d, which is too large, gives that over `width`."""
+        if self.excess == 1.0:
+            return weight, eps
+        return weight * self.excess**0.5, eps * self.excess
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, groups={self.groups}, eps={self.eps}"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cauchy_params.h"
+#include "cpu/integers.h"
 #include "cpu/scratch.h"
 #include "cpu/vec.h"
 
@@ -9,7 +10,6 @@ namespace ssm::SSM_ISA::cauchy {
 
 constexpr int64_t kNodes = 512;  // that are worked on together: their parts fit in the first-level cache
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t pieces_of(int64_t nodes) { return (nodes + kNodes - 1) / kNodes; }
 
 // With p = 1 / (z - w) and q = 1 / (z - conj(w)) the parts of s = p + q and d = p - q: they are what the sums need, as

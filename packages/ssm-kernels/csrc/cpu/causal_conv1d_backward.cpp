@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kPartSteps = 4 * kConvTile;  // per task
 constexpr int64_t kBandBlocks = 8;
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class F, int K>
 struct BackwardBlock {
@@ -141,7 +141,7 @@ template <class F, int K>
 void backward(const ConvBackward& params) {
   const ConvInputs& in = params.in;
   const int64_t part_steps = conv_part_steps(in.sequences(), kPartSteps), parts = conv_parts(in.sequences(), part_steps);
-  const int64_t blocks = conv_blocks<F>(in), bands = divide_up(blocks, kBandBlocks);
+  const int64_t blocks = conv_blocks<F>(in), bands = ceil_div(blocks, kBandBlocks);
   const int64_t sums_per_block = (K + 1) * kWidth<F>;
   Scratch scratch(Scratch::size<F>(parts * blocks * sums_per_block));
   F* sums = scratch.take_zeroed<F>(parts * blocks * sums_per_block);

@@ -5,6 +5,7 @@
 // the forward pass.
 #pragma once
 
+#include "cpu/integers.h"
 #include "cpu/tile.h"
 #include "diagonal_scan_params.h"
 
@@ -17,10 +18,6 @@ constexpr int64_t kEnoughTasks = 8;    // otherwise panels get narrower until th
 // Memory is read fastest in order, so that a panel should span the rows of the tensors; stretches of kNarrowPanelBytes
 // are still good.  Channels that do not neighbour each other each lie in a page of their own: these must be few.
 constexpr int64_t kPanelBytes = 4096, kNarrowPanelBytes = 256;
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <bool Complex>
 constexpr int64_t kParts = Complex ? 2 : 1;  // real numbers per number
@@ -49,10 +46,10 @@ class Panels {
     const int64_t vectors = whole_ * kParts<Complex> / W;
     const int64_t vector = W * static_cast<int64_t>(sizeof(F));
     const int64_t widest = (rows ? kPanelBytes : kNarrowPanelBytes) / vector, narrowest = kNarrowPanelBytes / vector;
-    const int64_t wanted = runs_in_chunks(in, in.steps) ? 1 : divide_up(kEnoughTasks, larger(recurrences, 1));
+    const int64_t wanted = runs_in_chunks(in, in.steps) ? 1 : ceil_div(kEnoughTasks, larger(recurrences, 1));
     row = smaller(widest, larger(narrowest, vectors / wanted)) * W;
     width_ = row / kParts<Complex>;
-    whole_panels_ = divide_up(whole_, width_);
+    whole_panels_ = ceil_div(whole_, width_);
     count = whole_panels_ + (whole_ < channels_);
   }
 

@@ -80,7 +80,7 @@ void run_in_chunks(const DiagonalInputs& in, const Panels<F, Complex>& panels, c
   }
   constexpr int64_t kMostSteps = kChunksTogether * kChunk;
   for (int64_t begin = 0; begin < s.steps; begin += kMostSteps) {
-    const int64_t end = smaller(begin + kMostSteps, s.steps), chunks = divide_up(end - begin, kChunk);
+    const int64_t end = smaller(begin + kMostSteps, s.steps), chunks = ceil_div(end - begin, kChunk);
     parallel_for((chunks - 1) * panels.count, in.num_threads, [&](int64_t index) {
       const int64_t chunk = index / panels.count, k = index % panels.count, first = begin + chunk * kChunk;
       auto task = make(panels[k]);

@@ -97,7 +97,7 @@ struct Workspace {
   // tiles: how many the task takes besides that of a.
   Workspace(const DiagonalInputs& in, const Panel& panel, bool backwards, int64_t tiles)
       : in(in), panel(panel), backwards(backwards),
-        row(divide_up(panel.count * kParts<Complex>, kWidth<F>) * kWidth<F>),
+        row(ceil_div(panel.count * kParts<Complex>, kWidth<F>) * kWidth<F>),
         most_rows(larger(1, kTileBytes / (row * static_cast<int64_t>(sizeof(F))))),
         whole(row == panel.count * kParts<Complex>), a_in_place(whole && in.a_per_step && has_rows(in.a)),
         scratch(2 * Scratch::size<F>(row) + (tiles + 1) * Scratch::size<F>(row * most_rows)) {

@@ -1,10 +1,12 @@
-// A linear layer for few rows of x: a step of generation.  It takes as long as reading the weights, once and in order.
-// A task is some rows of the weights; lanes are neighbours in them.
+// A linear layer.  For few rows of x, a step of generation, it takes as long as reading the weights, once and in order: a
+// task is some rows of the weights, and lanes are neighbours in them.  For many rows lanes are neighbours in y.
 #include "linear_params.h"
 
+#include "cpu/integers.h"
 #include "cpu/operators.h"
 #include "cpu/parallel.h"
-#include "cpu/vec.h"
+#include "cpu/product.h"
+#include "cpu/scratch.h"
 
 namespace ssm::SSM_ISA {
 namespace {
@@ -89,11 +91,70 @@ void all_columns(const Linear& p) {
   });
 }
 
+// --- many rows ------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kFewRows = 16;
+constexpr int64_t kLeastRows = 24;  // of a task: so that packing its weights is paid for
+
+// A task is a panel of columns, whose weights are packed when it begins, and some rows.
+template <class F>
+class Panels {
+ public:
+  explicit Panels(const Linear& p)
+      : p_(p), panels_(ceil_div(p.columns, kColumns)), parts_(parts(p, panels_)), rows_(ceil_div(p.rows, parts_)) {}
+
+  void run() const {
+    parallel_for(panels_ * parts_, p_.num_threads, [&](int64_t task) {
+      const int64_t column = task / parts_ * kColumns, row = task % parts_ * rows_;
+      if (row >= p_.rows) return;
+      multiply_some(column, smaller(kColumns, p_.columns - column), row, smaller(rows_, p_.rows - row));
+    });
+  }
+
+ private:
+  static constexpr int64_t W = kWidth<F>, kColumns = kPanelVectors * W;
+
+  // Into how many the rows are cut: packing is repeated for each, so one if the panels keep all threads busy.
+  static int64_t parts(const Linear& p, int64_t panels) {
+    if (panels % p.num_threads == 0 || panels > 8 * p.num_threads) return 1;
+    return larger(1, smaller(p.num_threads, p.rows / kLeastRows));
+  }
+
+  void multiply_some(int64_t column, int64_t columns, int64_t row, int64_t rows) const {
+    const int64_t lanes = ceil_div(columns, W) * W;
+    const bool whole = columns == lanes;  // otherwise the last vector goes beyond the row
+    Scratch scratch(Scratch::size<F>(p_.inner * lanes) + (whole ? 0 : Scratch::size<F>(rows * lanes)));
+    F* packed = scratch.take<F>(p_.inner * lanes);
+    pack_weight<F>(static_cast<const F*>(p_.weight) + column * p_.inner, columns, p_.inner, packed);
+    F* y = static_cast<F*>(p_.y) + row * p_.columns + column;
+    const Rows<F> product = whole ? Rows<F>{y, p_.columns} : Rows<F>{scratch.take<F>(rows * lanes), lanes};
+    multiply<F>({static_cast<const F*>(p_.x) + row * p_.inner, p_.inner}, rows, p_.inner, packed, columns, product);
+    if (!whole) {
+      const Matrix part = {reinterpret_cast<char*>(y), p_.columns, 1, rows, columns};
+      write_matrix<F>(kComputeType<F>, part, product.data, lanes, W);
+    }
+    if (p_.bias == nullptr) return;
+    const F* bias = static_cast<const F*>(p_.bias) + column;
+    for (int64_t r = 0; r < rows; ++r, y += p_.columns) {
+      for (int64_t c = 0; c < columns; ++c) y[c] += bias[c];
+    }
+  }
+
+  const Linear& p_;
+  const int64_t panels_, parts_, rows_;
+};
+
+template <class F>
+void all(const Linear& p) {
+  if (p.rows > kFewRows) return Panels<F>(p).run();
+  all_columns<F>(p);
+}
+
 }  // namespace
 
 void linear(const Linear& params) {
-  if (params.dtype == DType::f64) return all_columns<double>(params);
-  return all_columns<float>(params);
+  if (params.dtype == DType::f64) return all<double>(params);
+  return all<float>(params);
 }
 
 }  // namespace ssm::SSM_ISA

@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+#include "cpu/integers.h"
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
 #include "cpu/vec_trig.h"
@@ -19,7 +20,6 @@ constexpr int64_t kLines = 128;  // of one piece, the part of a row that one tas
 constexpr int64_t kPieceSteps = kPlaces * kLines;
 constexpr int64_t kStates = 64;  // whose tables are in memory at once
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t pieces_of(int64_t steps) { return (steps + kPieceSteps - 1) / kPieceSteps; }
 
 // Part of one row h: lines of kPlaces steps each, the last of which may be cut short.

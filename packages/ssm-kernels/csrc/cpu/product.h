@@ -1,4 +1,4 @@
-// Products of a few rows with a matrix of weights that is packed once and then stays in the second-level cache.
+// Products of rows with a matrix of weights that is packed before and then stays in the second-level cache.
 //
 // Lanes are neighbouring columns of the product.  Packed weights are panels of up to kPanelVectors vectors of columns,
 // (inner, lanes) each, with zeros in the lanes beyond the last column.

@@ -1,4 +1,5 @@
-// Scratch memory of one task: a block that is handed out piece by piece and freed as a whole.
+// Scratch memory of one task: a block that is handed out piece by piece and freed as a whole.  A thread keeps up to two
+// blocks of at most 8 MiB for what it does next.
 #pragma once
 
 #include <cstddef>

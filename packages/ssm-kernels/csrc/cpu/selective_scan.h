@@ -7,6 +7,7 @@
 // blocks at a time ("panels"): single vectors out of every row of a (b, l, d) tensor would use one cache line per page.
 #pragma once
 
+#include "cpu/integers.h"
 #include "cpu/prefetch.h"
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
@@ -16,10 +17,6 @@
 namespace ssm::SSM_ISA {
 
 constexpr int64_t kTileSteps = kScanChunk;
-
-SSM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-SSM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-SSM_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Blocks that are read and written together.
 constexpr int64_t kPanelBlocks = 4;
@@ -55,6 +52,13 @@ struct Partition {
     blocks_per_slab = smaller(kMostBlocks, larger(fewest, blocks_per_span / wanted_slabs));
     slabs_per_span = ceil_div(blocks_per_span, blocks_per_slab);
     slabs = spans * slabs_per_span;
+  }
+
+  // All channels as one slab; B and C have one group.
+  static Partition of_one_slab(const ScanInputs& in, int64_t vector_width) {
+    Partition partition(in, vector_width, 1, 1);
+    partition.blocks_per_slab = partition.blocks_per_span, partition.slabs_per_span = partition.slabs = 1;
+    return partition;
   }
 
   int64_t first_block(int64_t slab) const { return slab % slabs_per_span * blocks_per_slab; }

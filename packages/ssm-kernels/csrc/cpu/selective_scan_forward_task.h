@@ -65,6 +65,12 @@ struct ForwardTask {
   }
 
   void run() {
+    run([](const Chunk&) {});
+  }
+
+  // Calls before(chunk) ahead of reading it: what the scan reads may be made then, and is in the cache.
+  template <class Before>
+  void run(Before before) {
     const Channels all = partition.channels(slab, 0, blocks);
     const DType type = kComputeType<F>;
     read_decay_rates<F>(in, all, rates);
@@ -74,6 +80,7 @@ struct ForwardTask {
     if constexpr (!VariableC) read_lanes<F>(type, state_matrix<F>(in, in.C.data, 0, all), C, matrix);
     for (int64_t index = 0; index < Chunk::count(sequence); ++index) {
       const Chunk chunk(in, sequence, index);
+      before(chunk);
       if (params.checkpoints != nullptr)
         write_matrix<F>(type, checkpoint_matrix<F>(in, params.checkpoints, chunk, all), states, W, matrix);
       if constexpr (VariableB) read_coefficient<F>(in, in.B, chunk, all.first, B);

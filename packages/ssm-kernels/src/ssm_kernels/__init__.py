@@ -22,7 +22,7 @@ from .errors import (
 )
 from .fused_linear import fused_linear
 from .fused_mamba_directions import MambaParameters, fused_mamba_directions
-from .fused_rms_norm import fused_rms_norm
+from .fused_rms_norm import fused_gated_rms_norm, fused_rms_norm
 from .log_vandermonde import log_vandermonde
 from .reference import (
     cauchy_reference,
@@ -60,6 +60,7 @@ __all__ = [
     "causal_conv1d_update_reference",
     "diagonal_scan",
     "diagonal_scan_reference",
+    "fused_gated_rms_norm",
     "fused_linear",
     "fused_mamba_directions",
     "fused_rms_norm",

@@ -66,22 +66,21 @@ _Gradients = tuple[int, tuple[_Ref3, _Ref3, _Ref3], tuple[_RefBC, _RefBC], list[
 def selective_scan_directions_backward(
     inputs: list[ScanInputs], grad_y: _Ref3, shared_u: bool, grads: list[_Gradients]
 ) -> None: ...
-def mamba_directions_workspace(
-    sizes: tuple[int, int, int, int, int, int, int], directions: int
-) -> int: ...
 def mamba_directions(
     sizes: tuple[int, int, int, int, int, int, int],
     sequences: tuple[_Ref3, _Ref3, _Ref3],
     directions: list[tuple[int, int, int, int, int, int, int, int]],
     factor: float,
-    workspace: int,
     num_threads: int,
 ) -> None: ...
 def linear(
     sizes: tuple[int, int, int, int], addresses: tuple[int, int, int, int], num_threads: int
 ) -> None: ...
 def rms_norm(
-    sizes: tuple[int, int, int], addresses: tuple[int, int, int], eps: float, num_threads: int
+    sizes: tuple[int, int, int, int, int],
+    addresses: tuple[int, int, int, int],
+    eps: float,
+    num_threads: int,
 ) -> None: ...
 
 class ConvInputs:

@@ -1,4 +1,4 @@
-"""The RMS norm as one kernel where no gradient is wanted."""
+"""The RMS norm, plain or gated, as one kernel where no gradient is wanted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from torch import Tensor
 
 from . import native
 from .checks import wrong_shape
+from .errors import ArgumentError
 from .library import runs_unwatched
 
 NAME = "fused_rms_norm"
+GATED = "fused_gated_rms_norm"
 
 
 def fused_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor | None:
@@ -39,3 +41,40 @@ def fused_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor | None:
     if weight.shape != x.shape[-1:]:
         raise wrong_shape(NAME, "weight", weight, f"the last axis of x, {tuple(x.shape[-1:])}")
     return native.rms_norm(x, weight, eps)
+
+
+def fused_gated_rms_norm(
+    x: Tensor, gate: Tensor, weight: Tensor, eps: float, groups: int = 1
+) -> Tensor | None:
+    """y = v / sqrt(mean(v^2) + eps) * weight with v = x silu(gate): the last norm inside Mamba-2.
+
+    Args:
+        x: (..., d), contiguous.
+        gate: (..., d), any strides.
+        weight: (d,), contiguous.
+        eps: added to the mean square.
+        groups: the mean is that of each of so many groups of neighbouring channels.
+
+    Returns:
+        y (..., d); or None where `fused_rms_norm` would return it.
+
+    Raises:
+        ShapeError: gate or weight do not fit x.
+        ArgumentError: `groups` does not divide d.
+
+    Cost: O(size of x) time, no memory besides y.
+    Source: Dao & Gu 2024, arXiv:2405.21060, section 7.
+    """
+    if torch.is_grad_enabled() or not runs_unwatched(GATED, (x, gate, weight)):
+        return None
+    if not x.is_contiguous():
+        return None
+    if weight.shape != x.shape[-1:]:
+        raise wrong_shape(GATED, "weight", weight, f"the last axis of x, {tuple(x.shape[-1:])}")
+    if gate.shape != x.shape:
+        raise wrong_shape(GATED, "gate", gate, f"that of x, {tuple(x.shape)}")
+    if groups < 1 or x.shape[-1] % groups:
+        raise ArgumentError(
+            f"{GATED}: groups is {groups}, expected a divisor of the last axis, {x.shape[-1]}"
+        )
+    return native.rms_norm(x, weight, eps, gate, groups)

@@ -43,10 +43,7 @@ def mamba_directions(
     (b, l, d), (_, n) = x.shape, first[5].shape
     sizes = (b, l, d, n, first[0].shape[2], first[3].shape[1], DTYPE_CODES[x.dtype])
     y = x.new_empty((b, l, d))
-    kernels = extension._native
-    n_bytes = kernels.mamba_directions_workspace(sizes, len(kept))
-    workspace = torch.empty(n_bytes, dtype=torch.uint8)
-    kernels.mamba_directions(
+    extension._native.mamba_directions(
         sizes,
         (view(x), view(z), view(y)),
         [
@@ -54,24 +51,42 @@ def mamba_directions(
             for own, way in zip(kept, reverse, strict=True)
         ],
         factor,
-        workspace.data_ptr(),
         torch.get_num_threads(),
     )
     return y
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The norm of x (..., d), contiguous and of the type of weight (d,), float32 or float64."""
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, groups: int = 1
+) -> Tensor:
+    """The norm of x (..., d), contiguous and of the type of weight (d,), float32 or float64.
+
+    With a gate (..., d), any strides, that of x silu(gate), in each of `groups` groups of channels.
+    """
     x, weight = resolved(x), contiguous(weight)
     y = torch.empty_like(x)
     d = weight.shape[0]
+    stride = 0
+    if gate is not None:
+        gate, stride = _rows(resolved(gate))
     extension._native.rms_norm(
-        (x.numel() // max(d, 1), d, DTYPE_CODES[x.dtype]),
-        (x.data_ptr(), weight.data_ptr(), y.data_ptr()),
+        (x.numel() // max(d, 1), groups, d // groups, stride, DTYPE_CODES[x.dtype]),
+        (x.data_ptr(), weight.data_ptr(), y.data_ptr(), 0 if gate is None else gate.data_ptr()),
         eps,
         torch.get_num_threads(),
     )
     return y
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int]:
+    """A tensor (..., d) or a copy, whose rows are contiguous, and the distance between them."""
+    try:
+        rows = x.view(-1, x.shape[-1]) if x.numel() else x.reshape(0, x.shape[-1])
+    except RuntimeError:  # rows at changing distances
+        rows = x.reshape(-1, x.shape[-1])
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    return rows, rows.stride(0)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ Source: Gu & Dao 2023, arXiv:2312.00752, Algorithm 2 and section 3.4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -199,9 +199,19 @@ def zero_state(direction: SelectiveDirection, batch: int) -> MambaState:
 
 def _parameters(direction: SelectiveDirection) -> MambaParameters:
     conv1d, x_proj, dt_proj, A_log, D = direction
+    conv_weight, conv_bias = _weight_and_bias(conv1d)
+    dt_weight, dt_bias = _weight_and_bias(dt_proj)
     return MambaParameters(
-        conv1d.weight, conv1d.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D
+        conv_weight, conv_bias, _weight_and_bias(x_proj)[0], dt_weight, dt_bias, A_log, D
     )
+
+
+def _weight_and_bias(module: nn.Conv1d | nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Its attributes, without the slow search of nn.Module where they are ordinary parameters."""
+    own = module._parameters
+    if "weight" in own and "bias" in own:
+        return cast(Tensor, own["weight"]), own["bias"]
+    return module.weight, module.bias  # pruned or parametrized
 
 
 def _is_plain(x_proj: nn.Linear) -> bool:

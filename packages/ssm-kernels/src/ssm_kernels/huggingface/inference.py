@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..causal_conv1d import MAX_WIDTH
 from ..fused_linear import fused_linear
 from ..fused_mamba_directions import MambaParameters, fused_mamba_directions
-from ..fused_rms_norm import fused_rms_norm
+from ..fused_rms_norm import fused_gated_rms_norm, fused_rms_norm
 from ..library import runs_unwatched
 from .dispatch import NAME, applies
 from .functions import SILU
@@ -26,8 +26,6 @@ Forward = Callable[..., Any]
 
 #: whose mixers are a plain Mamba; those of others have norms inside, or heads
 PLAIN_MIXERS = frozenset({"MambaMixer"})
-#: x / sqrt(mean(x^2) + variance_epsilon) * weight
-RMS_NORMS = frozenset({"MambaRMSNorm", "Mamba2RMSNorm", "FalconMambaRMSNorm"})
 
 
 def linear(self: nn.Linear, input: Tensor) -> Tensor:
@@ -37,7 +35,7 @@ def linear(self: nn.Linear, input: Tensor) -> Tensor:
 
 
 def rms_norm(theirs: Forward) -> Forward:
-    """The forward of one of `RMS_NORMS`."""
+    """A forward of x / sqrt(mean(x^2) + variance_epsilon) * weight."""
 
     @wraps(theirs)
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -49,6 +47,31 @@ def rms_norm(theirs: Forward) -> Forward:
         return result
 
     return forward
+
+
+def gated_rms_norm(theirs: Forward) -> Forward:
+    """The same of hidden_states * silu(gate), in groups of group_size channels."""
+
+    @wraps(theirs)
+    def forward(self: Any, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:
+        if gate is not None and applies(hidden_states):
+            groups = hidden_states.shape[-1] // self.group_size
+            eps = self.variance_epsilon
+            y = fused_gated_rms_norm(hidden_states, gate, self.weight, eps, groups)
+            if y is not None:
+                return y
+        result: Tensor = theirs(self, hidden_states, gate)
+        return result
+
+    return forward
+
+
+NORMS: dict[str, Callable[[Forward], Forward]] = {
+    "MambaRMSNorm": rms_norm,
+    "Mamba2RMSNorm": rms_norm,
+    "FalconMambaRMSNorm": rms_norm,
+    "MambaRMSNormGated": gated_rms_norm,
+}
 
 
 def mixer(otherwise: Forward) -> Forward:

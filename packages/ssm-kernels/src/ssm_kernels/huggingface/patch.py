@@ -132,8 +132,8 @@ def _replace_mixers(model: nn.Module) -> dict[str, int]:
         cls = type(module)
         if module not in _others and cls is nn.Linear:
             _replace(module, inference.linear, _others)
-        elif module not in _others and _is_theirs(cls) and cls.__name__ in inference.RMS_NORMS:
-            _replace(module, inference.rms_norm(cls.forward), _others)
+        elif module not in _others and _is_theirs(cls) and cls.__name__ in inference.NORMS:
+            _replace(module, inference.NORMS[cls.__name__](cls.forward), _others)
     return {cls.__name__: sum(type(x) is cls for x in new) for cls in forwards}
 
 
