@@ -112,7 +112,7 @@ class GatedRMSNorm(nn.Module):
         return y.to(self.weight.dtype)
 
     def _as_if_of_width(self, weight: Tensor, eps: float) -> tuple[Tensor, float]:
-        """Weight and eps with which the mean over d, which is too large, gives that over `width`."""
+        """Weight and eps that turn the mean over d into that over `width`, which is larger."""
         if self.excess == 1.0:
             return weight, eps
         return weight * self.excess**0.5, eps * self.excess
