@@ -25,8 +25,8 @@ def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """y = x weight^T + bias, read once and on all threads.
 
     `torch.nn.functional.linear` leaves it to MKL, which on an AMD EPYC took one thread for a single
-    row and 1.1 to 1.3 times as long for many. Up to 16 rows are a step of generation, for which the
-    weights are read once; of more rows, on x86-64, the weights are packed panel by panel.
+    row and 1.1 to 1.3 times as long for many. Up to 16 rows, a step of generation, read the weights
+    once; for more rows, on x86-64, they are packed panel by panel.
 
     Args:
         x: (..., k), any strides.
@@ -35,9 +35,10 @@ def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
     Returns:
         y (..., m), contiguous; or None where nothing is gained and the caller goes another way:
-        with gradients enabled, for small matrices, on other devices than the CPU, under a compiler,
-        an autocast or anything else that watches operators, for other types than float32 or float64
-        throughout, for a strided weight, or if SSM_KERNELS_BACKEND names another backend.
+        with gradients enabled, for small matrices, for many rows of more than 2048 numbers, on
+        other devices than the CPU, under a compiler, an autocast or anything else that watches
+        operators, for other types than float32 or float64 throughout, for a strided weight, or if
+        SSM_KERNELS_BACKEND names another backend.
 
     Raises:
         ShapeError: weight or bias do not fit x.
