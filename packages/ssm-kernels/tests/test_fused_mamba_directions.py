@@ -134,6 +134,24 @@ def test_threads_and_strides_change_no_bit(reverse: tuple[bool, ...]) -> None:
         assert torch.equal(y, found[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_batches_are_worked_on_in_parts(threads: int) -> None:
+    """A sequence of these takes 2.5 MB, so that no part has more than three, or one per thread."""
+    case = Case(b=8, l=300, d=340, reverse=(False, True))
+    x, z, parameters = case.tensors(torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with torch.no_grad():
+        y = fused_mamba_directions(x, z, parameters, case.reverse)
+        alone = [
+            fused_mamba_directions(x[i : i + 1], z[i : i + 1], parameters, case.reverse)
+            for i in range(8)
+        ]
+    torch.set_num_threads(before)
+    assert y is not None
+    assert torch.equal(y, torch.cat(alone))
+
+
 def test_parameters_are_read_anew_in_every_call() -> None:
     case = Case()
     x, z, parameters = case.tensors(torch.float64)

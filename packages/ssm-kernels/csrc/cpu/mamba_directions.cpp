@@ -5,6 +5,8 @@
 // the threads, tasks are some steps, then some channels.  The directions are added up and gated last.
 #include "mamba_directions_params.h"
 
+#include <numeric>
+
 #include "cpu/causal_conv1d_forward.h"
 #include "cpu/operators.h"
 #include "cpu/parallel.h"
@@ -182,11 +184,42 @@ class Mixer {
   const int64_t tiles_;
 };
 
+// The pages of a large workspace would be mapped anew in every call, which takes longer than filling them.
+constexpr int64_t kMostBytes = int64_t{1} << 23;
+
+// The sequences of a batch that are worked on together: equal shares for all threads, as many as a workspace of
+// kMostBytes allows.
+template <class F>
+int64_t sequences_at_once(const MambaDirections& in) {
+  MambaDirections one = in;
+  one.batch = 1;
+  const int64_t bytes = in.count * Workspace<F>(one).direction * static_cast<int64_t>(sizeof(F));
+  const int64_t share = in.num_threads / std::gcd(int64_t{in.num_threads}, in.count);
+  return larger(1, kMostBytes / larger(bytes, 1) / share) * share;
+}
+
+View3 from_sequence(const View3& view, int64_t first) {
+  View3 rest = view;
+  rest.data += first * view.stride_b * size_of(view.dtype);
+  return rest;
+}
+
+template <class F>
+void in_parts(const MambaDirections& in) {
+  const int64_t most = sequences_at_once<F>(in);
+  for (int64_t first = 0; first < in.batch; first += most) {
+    MambaDirections part = in;
+    part.batch = smaller(most, in.batch - first);
+    part.x = from_sequence(in.x, first), part.z = from_sequence(in.z, first), part.y = from_sequence(in.y, first);
+    Mixer<F>(part).run();
+  }
+}
+
 }  // namespace
 
 void mamba_directions(const MambaDirections& params) {
-  if (params.dtype == DType::f64) return Mixer<double>(params).run();
-  return Mixer<float>(params).run();
+  if (params.dtype == DType::f64) return in_parts<double>(params);
+  return in_parts<float>(params);
 }
 
 }  // namespace ssm::SSM_ISA
