@@ -65,8 +65,8 @@ def fused_mamba_directions(
     Raises:
         ShapeError, ArgumentError: an argument does not fit; the message names it.
 
-    Cost: O(b l d (R + n + k)) time per direction; keeps O(b l d) numbers per direction until it is
-    done.
+    Cost: O(b l d (R + n + k)) time per direction; keeps O(l d) numbers per direction of a sequence,
+    for as many sequences at once as fit into 8 MiB, or as the threads share evenly.
     Source: Gu & Dao 2023, arXiv:2312.00752, Algorithm 2; Zhu et al. 2024, arXiv:2401.09417,
     Algorithm 1 (two directions).
     """
