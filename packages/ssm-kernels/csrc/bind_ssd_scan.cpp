@@ -35,16 +35,9 @@ void set_packing(SsdInputs& in, int64_t offsets, int64_t sequences) {
   in.offsets = pointer<int64_t>(offsets), in.packed_sequences = sequences;
 }
 
-void set_mode(SsdInputs& in, bool dt_softplus, double dt_min, double dt_max, bool reverse) {
+void set_mode(SsdInputs& in, bool dt_softplus, double dt_min, double dt_max, bool reverse, int num_threads) {
   in.dt_softplus = dt_softplus, in.dt_min = dt_min, in.dt_max = dt_max, in.reverse = reverse;
-}
-
-template <class Params>
-void run(void (*kernel)(const Params&), const Params& params, const KernelTable& kernels) {
-  if (kernel == nullptr)
-    throw std::runtime_error("ssd_scan has no kernel of its own on the CPU; ssm_kernels.ssd_chunked is its CPU form");
-  const WithoutGil without_gil(kernels);
-  kernel(params);
+  in.num_threads = num_threads;
 }
 
 void forward(const SsdInputs& in, const Ref3& y, int64_t final_state) {
@@ -52,7 +45,8 @@ void forward(const SsdInputs& in, const Ref3& y, int64_t final_state) {
   params.in = in;
   params.y = view4(y);
   params.final_state = pointer<void>(final_state);
-  run(active_kernels().ssd_scan_forward, params, active_kernels());
+  const WithoutGil without_gil(active_kernels());
+  active_kernels().ssd_scan_forward(params);
 }
 
 // grads: of x, dt, B, C, z; parameters: addresses of the gradients of A, D, dt_bias and the initial state.
@@ -66,7 +60,8 @@ void backward(const SsdInputs& in, const Ref3& grad_y, int64_t grad_final_state,
   params.grad_C = view4(grads[3]), params.grad_z = view4(grads[4]);
   params.grad_A = pointer<void>(parameters[0]), params.grad_D = pointer<void>(parameters[1]);
   params.grad_dt_bias = pointer<void>(parameters[2]), params.grad_initial_state = pointer<void>(parameters[3]);
-  run(active_kernels().ssd_scan_backward, params, active_kernels());
+  const WithoutGil without_gil(active_kernels());
+  active_kernels().ssd_scan_backward(params);
 }
 
 }  // namespace

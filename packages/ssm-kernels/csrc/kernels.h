@@ -42,7 +42,6 @@ struct KernelTable {
   // Their gradients; nullptr: one after the other is as fast.  All have the same z, and its gradient is that of the
   // first; where a direction adds to the gradient of u, u and its gradient are those of the first, too.
   void (*selective_scan_directions_backward)(const ScanBackward*, int64_t count) = nullptr;
-  // Of CUDA alone: on the CPU it is products of matrices, which torch has.
   void (*ssd_scan_forward)(const SsdForward&) = nullptr;
   void (*ssd_scan_backward)(const SsdBackward&) = nullptr;
   bool keep_gil = false;  // kernels that ask Python for scratch memory, and return before they are done

@@ -28,6 +28,7 @@ struct SsdInputs {
   bool dt_softplus = false;
   double dt_min = 0, dt_max = 0;
   bool reverse = false;  // time runs from the last step to the first
+  int32_t num_threads = 1;
   CudaCall cuda;
 
   SSM_HOST_DEVICE Sequences sequences() const { return {offsets != nullptr ? packed_sequences : batch, steps, offsets}; }

@@ -75,8 +75,8 @@ def cases(
     draw: st.DrawFn,
     lengths: tuple[int, ...] = tuple(LENGTHS),
     heads: tuple[int, ...] = (0, 1, 2, 3, 4, 6),
-    rows: tuple[int, ...] = (0, 1, 2, 5, 8, 17),
-    states: tuple[int, ...] = (0, 1, 3, 8, 19),
+    rows: tuple[int, ...] = (0, 1, 2, 5, 8, 17, 33),
+    states: tuple[int, ...] = (0, 1, 3, 8, 19, 35),
     batch: int = 3,
 ) -> Case:
     h = draw(st.sampled_from(heads))

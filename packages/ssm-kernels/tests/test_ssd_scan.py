@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -28,10 +29,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssm_kernels import (
+    native_ssd_scan,
     selective_scan_reference,
-    ssd_chunked_backward,
     ssd_scan,
     ssd_scan_reference,
+    ssd_steps,
 )
 
 
@@ -273,22 +275,25 @@ def test_mixed_types_meet_in_the_wider_one() -> None:
     assert state.dtype is torch.float64
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_many_large_heads(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their gradient comes in chunks, that of fewer step by step; both are the reference's."""
+@pytest.mark.parametrize(
+    ("p", "n", "forward", "backward"),
+    [(64, 128, "chunks", "chunks"), (16, 16, "steps", "chunks"), (4, 64, "steps", "steps")],
+)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_large_heads_take_chunks(
+    p: int, n: int, forward: str, backward: str, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a chunk, several tasks per group: both ways give the reference's numbers."""
     torch.manual_seed(0)
-    shapes = {"x": (1, 70, 16, 64), "dt": (1, 70, 16), "A": (16,)}
-    shapes |= {name: (1, 70, groups, 128) for name in "BC"}
+    shapes = {"x": (1, 130, 18, p), "dt": (1, 130, 18), "A": (18,)}
+    shapes |= {name: (1, 130, groups, n) for name in "BC"}
     leaves = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
     leaves["A"] = -leaves["A"].abs()
-    chunked: list[object] = []
-    backward = ssd_chunked_backward.backward
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        chunked.append(arguments)
-        return backward(*arguments, **options)
-
-    monkeypatch.setattr(ssd_chunked_backward, "backward", counted)
+    taken: list[str] = []
+    for module, way in ((ssd_steps, "steps"), (native_ssd_scan, "chunks")):
+        for name in ("forward", "backward"):
+            full = name if module is ssd_steps else f"ssd_scan_{name}"
+            monkeypatch.setattr(module, full, noted(getattr(module, full), taken, way))
     found = []
     for scan in (ssd_scan, ssd_scan_reference):
         own = [leaf.clone().requires_grad_() for leaf in leaves.values()]
@@ -296,4 +301,43 @@ def test_many_large_heads(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
         found.append([y, *torch.autograd.grad(y.square().sum(), own)])
     for got, expected in zip(*found, strict=True):
         torch.testing.assert_close(got, expected)
-    assert len(chunked) == (groups == 1)
+    assert taken == [forward, backward]
+
+
+def noted(function: Callable[..., Any], calls: list[str], name: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        return function(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_gradients_are_the_same_bits_for_any_number_of_threads(gate: bool) -> None:
+    case = replace(EVERYTHING, b=3, l=130, h=6, p=17, n=40, gate=gate)
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            leaves, cotangents = case.leaves(torch.float32), case.cotangents()
+            found.append(run(ssd_scan, leaves, cotangents, **case.options(), backend="cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
+
+
+def test_a_step_does_not_see_later_ones() -> None:
+    """Not even infinities, which a product with 0 would pass on."""
+    leaves = replace(EVERYTHING, b=1, l=70, h=2, p=17, n=40, gate=False).leaves(torch.float32)
+    tensors = {name: made.storage.detach().clone() for name, made in leaves.items()}
+    options = {**EVERYTHING.options(), "reverse": False, "backend": "cpu"}
+    expected = ssd_scan(**tensors, **options)
+    for step in (1, 7, 30, 63, 64, 69):
+        changed = {k: v.clone() for k, v in tensors.items()}
+        for name, value in (("x", math.inf), ("dt", math.nan), ("B", -math.inf), ("C", math.nan)):
+            changed[name][:, step] = value
+        got = ssd_scan(**changed, **options)
+        assert torch.equal(got[:, :step], expected[:, :step])
+        assert not got[:, step].isfinite().any()

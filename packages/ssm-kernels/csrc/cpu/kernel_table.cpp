@@ -27,6 +27,9 @@ const KernelTable kernel_table = {
     rms_norm,
     linear,
     selective_scan_directions_forward,
+    nullptr,
+    ssd_scan_forward,
+    ssd_scan_backward,
 };
 
 }  // namespace ssm::SSM_ISA

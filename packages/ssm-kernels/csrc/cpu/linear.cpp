@@ -7,6 +7,7 @@
 #include "cpu/parallel.h"
 #include "cpu/product.h"
 #include "cpu/scratch.h"
+#include "cpu/sum_of_lanes.h"
 
 namespace ssm::SSM_ISA {
 namespace {
@@ -15,15 +16,6 @@ constexpr int64_t kTaskBytes = 1 << 16;  // of weights per task: they stay in th
 // Rows of the weights and of x in one block: its sums stay in registers, of which there are 32 or 16.
 constexpr int kWeightRows = 4;
 constexpr int kInputRows = SSM_VECTOR_BYTES == 64 ? 4 : 2;
-
-template <class F>
-SSM_INLINE F sum_of_lanes(Vec<F> v) {
-  F lanes[kWidth<F>];
-  store(lanes, v);
-  F sum = 0;
-  for (F lane : lanes) sum += lane;
-  return sum;
-}
 
 // y[r][c] for Rows rows of x and Columns rows of the weights, without the bias.  Asks for the weights `ahead` numbers on.
 template <class F, int Rows, int Columns>

@@ -16,6 +16,7 @@
 #include "params.h"
 #include "rms_norm_params.h"
 #include "selective_state_update_params.h"
+#include "ssd_scan_params.h"
 
 namespace ssm::SSM_ISA {
 
@@ -39,5 +40,7 @@ void mamba_directions(const MambaDirections& params);
 void rms_norm(const RmsNorm& params);
 void linear(const Linear& params);
 void selective_scan_directions_forward(const ScanForward* directions, int64_t count);
+void ssd_scan_forward(const SsdForward& params);
+void ssd_scan_backward(const SsdBackward& params);
 
 }  // namespace ssm::SSM_ISA

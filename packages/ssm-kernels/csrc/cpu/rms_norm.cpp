@@ -7,6 +7,7 @@
 
 #include "cpu/operators.h"
 #include "cpu/parallel.h"
+#include "cpu/sum_of_lanes.h"
 #include "cpu/vec_math.h"
 
 namespace ssm::SSM_ISA {
@@ -17,14 +18,6 @@ constexpr int64_t kTaskNumbers = 1 << 13;  // of x per task: enough work to pay 
 // Not std::sqrt: it may stay out of line.
 SSM_INLINE float square_root(float x) { return ::sqrtf(x); }
 SSM_INLINE double square_root(double x) { return ::sqrt(x); }
-
-template <class F>
-F sum_of_lanes(Vec<F> v) {
-  F lanes[kWidth<F>], sum = 0;
-  store(lanes, v);
-  for (F lane : lanes) sum += lane;
-  return sum;
-}
 
 template <class F>
 void normalise(const F* x, const F* weight, F* y, int64_t channels, F eps) {

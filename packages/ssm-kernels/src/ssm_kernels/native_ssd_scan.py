@@ -1,9 +1,10 @@
-"""The SSD scan on CUDA: checked tensors in, tensors out."""
+"""The SSD scan in chunks: checked tensors in, tensors out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from . import native_extension as extension
@@ -51,7 +52,13 @@ class _Call:
         inputs.set_parameters([address(m) for m in self.parameters], D is not None and D.dim() == 2)
         if offsets is not None:
             inputs.set_packing(offsets.data_ptr(), offsets.shape[0] - 1)
-        inputs.set_mode(options.dt_softplus, options.dt_min, options.dt_max, options.reverse)
+        inputs.set_mode(
+            options.dt_softplus,
+            options.dt_min,
+            options.dt_max,
+            options.reverse,
+            torch.get_num_threads(),
+        )
         extension.place(inputs, self.kernels, x)
         count = b if offsets is None else offsets.shape[0] - 1
         self.state_shape = (count, h, p, n)

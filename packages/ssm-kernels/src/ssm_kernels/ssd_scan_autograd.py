@@ -1,7 +1,8 @@
 """The fast SSD scan as a differentiable operator.
 
 The two launch functions below are the only place that computes, whichever way a call takes through
-PyTorch (see `library_autograd`): CPU tensors step by step or in chunks, others in the CUDA kernels.
+PyTorch (see `library_autograd`): the native kernels of the CPU or of CUDA in chunks, on the CPU
+also step by step, and plain PyTorch where somebody asks for chunks of a size or has no kernels.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ def _launch_forward(*arguments: Any) -> Results:
     inputs, cu_seqlens = SsdInputs(*arguments[:_N_INPUTS]), arguments[_N_INPUTS]
     options = SsdOptions(*arguments[_N_INPUTS + 1 : -1])
     lengths, offsets = _sequences(cu_seqlens, inputs.x)
-    if not _on_cpu(inputs.x):
-        return native_ssd_scan.ssd_scan_forward(*inputs, options=options, offsets=offsets)
     with _own_types(inputs.x):
-        if _in_chunks(options):
+        if _in_torch(inputs.x, options):
             return ssd_chunked.forward(*inputs, options=options, lengths=lengths)
-        return ssd_steps.forward(inputs, options, offsets)
+        if _on_cpu(inputs.x) and ssd_steps.pays(inputs, gradient=False):
+            return ssd_steps.forward(inputs, options, offsets)
+    return native_ssd_scan.ssd_scan_forward(*inputs, options=options, offsets=offsets)
 
 
 def _launch_backward(*arguments: Any) -> Results:
@@ -104,24 +105,23 @@ def _launch_backward(*arguments: Any) -> Results:
     grad_y, grad_state, *rest = arguments[: _N_INPUTS + 2]
     inputs = SsdInputs(*rest)
     lengths, offsets = _sequences(arguments[_N_INPUTS + 2], inputs.x)
-    if not _on_cpu(inputs.x):
-        gradients = native_ssd_scan.ssd_scan_backward(
-            grad_y, grad_state, *inputs, options=options, offsets=offsets
-        )
-    else:
-        with _own_types(inputs.x):
-            if _in_chunks(options) or ssd_steps.chunks_pay(inputs):
-                gradients = ssd_chunked_backward.backward(
-                    grad_y, grad_state, *inputs, options=options, lengths=lengths
-                )
-            else:
-                gradients = ssd_steps.backward(grad_y, grad_state, inputs, options, offsets)
+    with _own_types(inputs.x):
+        if _in_torch(inputs.x, options):
+            gradients = ssd_chunked_backward.backward(
+                grad_y, grad_state, *inputs, options=options, lengths=lengths
+            )
+        elif _on_cpu(inputs.x) and ssd_steps.pays(inputs, gradient=True):
+            gradients = ssd_steps.backward(grad_y, grad_state, inputs, options, offsets)
+        else:
+            gradients = native_ssd_scan.ssd_scan_backward(
+                grad_y, grad_state, *inputs, options=options, offsets=offsets
+            )
     return *gradients[:-1], gradients[-1] if need_state_grad else None
 
 
-def _in_chunks(options: SsdOptions) -> bool:
-    """Whether somebody asked for chunks of a size, or the kernel for steps is not there."""
-    return options.chunk_size > 0 or extension._native is None
+def _in_torch(x: Tensor, options: SsdOptions) -> bool:
+    """Whether somebody asked for chunks of a size, or the kernels are not there."""
+    return _on_cpu(x) and (options.chunk_size > 0 or extension._native is None)
 
 
 def _on_cpu(x: Tensor) -> bool:

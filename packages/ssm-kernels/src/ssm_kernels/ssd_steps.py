@@ -2,7 +2,7 @@
 
 A head of Mamba-2 is p channels of Mamba with the same step size and one decay for all n states. A
 step then takes one exponential per channel and three operations per state, which the kernel does
-from registers: less time than the products of the chunked form, and no decay over many steps.
+from registers: for small heads less time than the products of the chunked form.
 """
 
 from __future__ import annotations
@@ -40,14 +40,25 @@ def forward(
     return y.view(x.shape).to(x.dtype), _by_heads(state, inputs)
 
 
-def chunks_pay(inputs: SsdInputs) -> bool:
-    """Whether products of matrices give the gradient sooner: many large heads that share B and C.
+def pays(inputs: SsdInputs, *, gradient: bool) -> bool:
+    """Whether steps take less time than chunks: heads that do not fill a vector, few states.
 
-    Measured with AVX-512, both passes: 1.3 times as fast for 24 heads of 64 channels and 128
-    states, 0.9 to 1.3 times for 8 of them, slower in the five other shapes that were tried.
+    Measured with AVX-512 and two threads, time of steps / time of chunks:
+
+    ======== ======== ======== =========
+    channels states   forward  backward
+    ======== ======== ======== =========
+    64       128      1.4-2.0  2.7-3.9
+    64       32       0.9-1.3  2.1-2.5
+    32       16       0.7-0.8  1.6-1.7
+    16       64       1.0-1.2  2.3-2.5
+    16       16       0.9-1.0  1.6-1.7
+    8        64       0.5      1.0-1.1
+    4        64       0.3-0.4  0.7-0.8
+    ======== ======== ======== =========
     """
-    (h, p), (g, n) = inputs.x.shape[2:], inputs.B.shape[2:]
-    return h >= 16 * g and p * n >= 8192
+    p, n = inputs.x.shape[3], inputs.B.shape[3]
+    return p < 8 if gradient else p < 16 or n < 32
 
 
 def backward(
