@@ -24,6 +24,7 @@ OF_FORKS = [
     "if_devide_out=False",
     "bimamba=None",
     "nslices=None",
+    "nframes=None",
 ]
 
 
