@@ -74,10 +74,11 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 """Original module -> module of this package -> names. A name is the same in both."""
 
 _CORE: dict[str, tuple[str, ...]] = {
-    "mamba_ssm": ("Mamba", "Mamba2"),
+    "mamba_ssm": ("Mamba", "Mamba2", "Mamba3"),
     "mamba_ssm.modules.block": ("Block",),
     "mamba_ssm.modules.mamba2": ("Mamba2",),
     "mamba_ssm.modules.mamba2_simple": ("Mamba2Simple",),
+    "mamba_ssm.modules.mamba3": ("Mamba3",),
     "mamba_ssm.modules.mamba_simple": ("Block", "Mamba"),
     "mamba_ssm.utils.generation": ("InferenceParams",),
 }
