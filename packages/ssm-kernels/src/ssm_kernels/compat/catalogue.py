@@ -88,7 +88,7 @@ _TEXT: dict[str, tuple[str, ...]] = {
     "mamba_ssm.models.mixer_seq_simple": ("MambaLMHeadModel", "MixerModel", "create_block"),
     "mamba_ssm.modules.mha": ("MHA",),
     "mamba_ssm.modules.mlp": ("GatedMLP",),
-    "mamba_ssm.utils.generation": ("GenerationMixin", "decode", "sample"),
+    "mamba_ssm.utils.generation": ("GenerationMixin", "decode", "sample", "update_graph_cache"),
     "mamba_ssm.utils.hf": ("load_config_hf", "load_state_dict_hf"),
 }
 
