@@ -36,11 +36,17 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "ssd_chunk_scan_combined_ref",
         ),
         "ssd_split": ("mamba_split_conv1d_scan_combined",),
+        # private there, but other projects build Functions of their own from them
+        "ssd_raw": ("_mamba_chunk_scan_combined_bwd", "_mamba_chunk_scan_combined_fwd"),
+    },
+    "mamba_ssm.modules.ssd_minimal": {
+        "ssd_minimal": ("segsum", "segsum_unstable", "ssd_minimal_discrete"),
     },
     "mamba_ssm.ops.triton.layer_norm": {"layer_norm": _NORMS},
     "mamba_ssm.ops.triton.layernorm": {"layernorm": _NORMS},
     "mamba_ssm.ops.triton.layernorm_gated": {
         "layernorm_gated": ("LayerNorm", "RMSNorm", "layernorm_fn", "rmsnorm_fn"),
+        "layernorm_gated_raw": ("_layer_norm_bwd", "_layer_norm_fwd", "rms_norm_ref"),
     },
     "mamba_ssm.distributed.tensor_parallel": {
         "distributed": ("ColumnParallelLinear", "RowParallelLinear"),

@@ -20,7 +20,7 @@ from ssm_core.compat.mamba import Mamba
 from ssm_core.compat.mamba2 import Mamba2
 from ssm_kernels.compat.layer_norm import RMSNorm, layer_norm_fn, rms_norm_fn
 from ssm_text.compat.config import MambaConfig
-from ssm_text.compat.decoding import GenerationMixin, decode, sample
+from ssm_text.compat.decoding import DecodeOutput, GenerationMixin, Streamer, decode, sample
 from ssm_text.compat.files import load_config_hf, load_state_dict_hf
 from ssm_text.compat.graphs import (
     DecodingCGCache,
@@ -44,6 +44,7 @@ __all__ = ["compat_modules"]
 _IMPORTED_THERE: dict[str, Any] = {
     **{"torch": torch, "F": F, "Tensor": Tensor, "rearrange": rearrange, "repeat": repeat},
     **{"dataclass": dataclass, "field": field, "partial": partial},
+    **{"TextStreamer": Streamer, "GenerateDecoderOnlyOutput": DecodeOutput},  # transformers'
     **{"Callable": Callable, "Sequence": Sequence, "Optional": Optional, "Union": Union},
 }
 
