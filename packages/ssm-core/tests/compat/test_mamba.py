@@ -38,9 +38,7 @@ def slices_for(kind: str, slices: int) -> dict[str, int]:
     expand=st.sampled_from([1, 1.5, 2]),
 )
 @settings(max_examples=25, deadline=None)
-def test_equals_the_equations(
-    kind, divide, scale, length, slices, d_state, d_conv, expand
-) -> None:
+def test_equals_the_equations(kind, divide, scale, length, slices, d_state, d_conv, expand) -> None:
     length = length * slices if kind == "v3" else length
     mixer = strong(
         Mamba(
@@ -67,7 +65,9 @@ def test_equals_the_equations(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_equations(kind: str) -> None:
-    mixer = strong(Mamba(4, 3, dt_rank=2, bimamba_type=kind, init_layer_scale=0.5, **slices_for(kind, 2)))
+    mixer = strong(
+        Mamba(4, 3, dt_rank=2, bimamba_type=kind, init_layer_scale=0.5, **slices_for(kind, 2))
+    )
     x, weight = random(1, 6, 4), random(6, 4, seed=2)
     (mixer(x)[0] * weight).sum().backward()
     tensors = {k: v.detach().clone().requires_grad_() for k, v in mixer.state_dict().items()}

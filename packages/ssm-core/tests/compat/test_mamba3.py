@@ -52,7 +52,12 @@ def test_prompt_then_steps_give_the_whole_sequence(context, prompt: int) -> None
 def test_states_have_the_shapes_of_the_original() -> None:
     mixer = Mamba3(8, 6, headdim=4, dtype=torch.bfloat16)
     states = mixer.allocate_inference_cache(3, 9)
-    assert [tuple(part.shape) for part in states] == [(3, 4, 1), (3, 4, 4, 6), (3, 1, 4, 6), (3, 4, 4)]
+    assert [tuple(part.shape) for part in states] == [
+        (3, 4, 1),
+        (3, 4, 4, 6),
+        (3, 1, 4, 6),
+        (3, 4, 4),
+    ]
     assert [part.dtype for part in states] == [torch.float32] * 2 + [torch.bfloat16] * 2
     assert mixer.B_bias.dtype == mixer.dt_bias.dtype == torch.float32
     assert mixer.B_norm.weight.dtype == torch.bfloat16

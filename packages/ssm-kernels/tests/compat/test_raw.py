@@ -9,6 +9,8 @@ import torch
 from shim_cases import close
 from torch import Tensor
 
+from ssm_kernels.compat.layer_norm import layer_norm_fn
+from ssm_kernels.compat.layer_norm_raw import _layer_norm_fwd as _sum_norm_fwd
 from ssm_kernels.compat.layernorm_gated import layernorm_fn
 from ssm_kernels.compat.layernorm_gated_raw import _layer_norm_bwd, _layer_norm_fwd, rms_norm_ref
 from ssm_kernels.compat.ssd_combined import mamba_chunk_scan_combined
@@ -117,3 +119,47 @@ def test_gated_norm(is_rms: bool, group_size: int | None, gate: bool | None) -> 
     if is_rms:
         reference = rms_norm_ref(x, weight, bias, given, 1e-3, group_size, bool(gate))
         close(reference, y)
+
+
+@pytest.mark.parametrize("is_rms", [False, True])
+def test_norm_of_a_sum(is_rms: bool) -> None:
+    torch.manual_seed(0)
+    x, x1, residual = (torch.randn(5, 6).bfloat16() for _ in range(3))
+    weight, bias, weight1 = (torch.randn(6) for _ in range(3))
+    given = {"residual": residual.float(), "x1": x1, "weight1": weight1}
+    y, y1, mean, rstd, total, seeds, *masks = _sum_norm_fwd(
+        x, weight, bias, 1e-3, **given, out_dtype=torch.float64, is_rms_norm=is_rms
+    )
+    expected = layer_norm_fn(x, weight, bias, **given, eps=1e-3, prenorm=True, is_rms_norm=is_rms)
+    for own, right in zip((y, y1, total), expected, strict=True):
+        close(own.to(right.dtype), right)
+    assert (y.dtype, total.dtype) == (torch.float64, torch.float32)
+    variance = total.square().mean(1) if is_rms else total.var(1, correction=0)
+    close(rstd, (variance + 1e-3) ** -0.5, 1e-6)
+    assert mean is None if is_rms else torch.allclose(mean, total.mean(1))
+    assert [seeds, *masks] == [None] * 3
+    alone = _sum_norm_fwd(x, weight, bias, 1e-3, residual_dtype=torch.float32)
+    assert alone[4].dtype == torch.float32
+    dropped = _sum_norm_fwd(x, weight, None, 1e-3, dropout_p=0.5, return_dropout_mask=True)
+    assert torch.equal(dropped[4] != 0, dropped[6])
+
+
+@pytest.mark.usefixtures("shim")
+def test_decorators_of_functions() -> None:
+    from mamba_ssm.utils.torch import custom_bwd, custom_fwd
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        @custom_fwd
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 2 * x
+
+        @staticmethod
+        @custom_bwd
+        def backward(ctx: Any, dy: Tensor) -> Tensor:
+            return 2 * dy
+
+    x = torch.ones(3, requires_grad=True)
+    Doubled.apply(x).sum().backward()
+    assert x.grad.tolist() == [2.0] * 3
+    assert custom_fwd(cast_inputs=torch.float32)(lambda ctx, x: x)(x, x) is x

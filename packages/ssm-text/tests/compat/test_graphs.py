@@ -97,6 +97,7 @@ def test_star_imports_bring_what_the_original_imports() -> None:
     """Public models write `from mamba_ssm.utils.generation import *`, then `@dataclass`."""
     own: dict[str, object] = dict(vars(THERE))
     code = "@dataclass\nclass Config:\n    sizes: Optional[list] = field(default_factory=list)\n"
+    code += "Output = namedtuple('Output', 'logits')\n"
     exec(code + "made, zero = Config(), F.relu(torch.tensor(-1.0))", own)
     assert own["made"].sizes == []
     assert own["zero"] == 0 < math.inf

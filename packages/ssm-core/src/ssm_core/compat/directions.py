@@ -123,9 +123,7 @@ def run_all(mixer: nn.Module, directions: Directions, x: Inner, z: Inner) -> Inn
             "slices that bimamba_type 'v3' divides them into"
         )
     across = direction_of(mixer, "_s")
-    own = run_directions(
-        (across,), (False,), _across(x, slices), _across(z, slices), None, factor
-    )
+    own = run_directions((across,), (False,), _across(x, slices), _across(z, slices), None, factor)
     return y + _across(own, x.shape[1] // slices)
 
 

@@ -23,8 +23,9 @@ class Mamba2Simple(mamba2.Mamba2):
     """Mamba-2 mixer without a cache, (b, l, d) -> (b, l, d), like the one of mamba_ssm.
 
     Its state before the first step may be learned. With several groups its norm takes one mean for
-    each (`use_mem_eff_path`) or one over all channels: the two paths of the original differ. `forward` has other arguments than that of a sequence layer, so it
-    cannot stand where one is expected. New code uses `ssm_core.Mamba2`.
+    each (`use_mem_eff_path`) or one over all channels: the two paths of the original differ.
+    `forward` has other arguments than that of a sequence layer, so it cannot stand where one is
+    expected. New code uses `ssm_core.Mamba2`.
     """
 
     # The arguments and their order are the original's.

@@ -20,9 +20,7 @@ def with_rest(cu_seqlens: Offsets, steps: int) -> Offsets:
     return F.pad(cu_seqlens, (0, 1), value=steps)
 
 
-def offsets_of(
-    x: Activations, seq_idx: Tensor | None, owner: str = "Mamba2"
-) -> Offsets | None:
+def offsets_of(x: Activations, seq_idx: Tensor | None, owner: str = "Mamba2") -> Offsets | None:
     """Where sequences begin in the rows of x (b, l, d) laid end to end, and the end.
 
     A sequence begins with each row and where `seq_idx` (b, l) differs from the step before. Waits

@@ -42,12 +42,16 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "mamba_ssm.modules.ssd_minimal": {
         "ssd_minimal": ("segsum", "segsum_unstable", "ssd_minimal_discrete"),
     },
-    "mamba_ssm.ops.triton.layer_norm": {"layer_norm": _NORMS},
+    "mamba_ssm.ops.triton.layer_norm": {
+        "layer_norm": _NORMS,
+        "layer_norm_raw": ("_layer_norm_fwd",),
+    },
     "mamba_ssm.ops.triton.layernorm": {"layernorm": _NORMS},
     "mamba_ssm.ops.triton.layernorm_gated": {
         "layernorm_gated": ("LayerNorm", "RMSNorm", "layernorm_fn", "rmsnorm_fn"),
         "layernorm_gated_raw": ("_layer_norm_bwd", "_layer_norm_fwd", "rms_norm_ref"),
     },
+    "mamba_ssm.utils.torch": {"utils_torch": ("custom_bwd", "custom_fwd")},
     "mamba_ssm.distributed.tensor_parallel": {
         "distributed": ("ColumnParallelLinear", "RowParallelLinear"),
     },

@@ -1,4 +1,4 @@
-"""mamba_ssm.ops.triton.ssd_combined: forward and backward alone, for Functions of other projects."""
+"""mamba_ssm.ops.triton.ssd_combined: both passes alone, for Functions of other projects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def _mamba_chunk_scan_combined_fwd(
         has what its own kernels go on with; the states after the last step (b, h, p, n); and with
         cu_seqlens those after each sequence.
     """
-    packed = {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens, "return_varlen_states": True}
     results = mamba_chunk_scan_combined(
         *(x, dt, A, B, C, chunk_size, D),
         dt_bias=dt_bias,
@@ -50,7 +49,8 @@ def _mamba_chunk_scan_combined_fwd(
         dt_softplus=dt_softplus,
         dt_limit=dt_limit,
         return_final_states=True,
-        **packed,
+        cu_seqlens=cu_seqlens,
+        return_varlen_states=cu_seqlens is not None,
     )
     y, *states = results
     if z is None:
@@ -101,7 +101,7 @@ def _mamba_chunk_scan_combined_bwd(
     leaves = leaves_of({**given, "dt_bias": dt_bias, "initial_states": initial_states})
     with torch.enable_grad():
         y, states = mamba_chunk_scan_combined(
-            **leaves,
+            **leaves,  # type: ignore[arg-type]  # None for what may be None alone
             chunk_size=chunk_size,
             seq_idx=seq_idx,
             dt_softplus=dt_softplus,

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +47,7 @@ __all__ = ["compat_modules"]
 _IMPORTED_THERE: dict[str, Any] = {
     **{"torch": torch, "F": F, "Tensor": Tensor, "rearrange": rearrange, "repeat": repeat},
     **{"dataclass": dataclass, "field": field, "partial": partial},
+    **{"gc": gc, "namedtuple": namedtuple, "time": time},
     **{"TextStreamer": Streamer, "GenerateDecoderOnlyOutput": DecodeOutput},  # transformers'
     **{"Callable": Callable, "Sequence": Sequence, "Optional": Optional, "Union": Union},
 }
