@@ -45,7 +45,9 @@ def slow_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack(ys)
 
 
-def slow_mamba(sd: dict[str, Tensor], x: Tensor, bimamba_type: str, divide: bool) -> Tensor:
+def slow_mamba(
+    sd: dict[str, Tensor], x: Tensor, bimamba_type: str, factor: float, slices: int = 1
+) -> Tensor:
     """What the equations say of one sequence x (l, d), for the tensors `sd` of a mixer."""
     n = sd["A_log"].shape[1]
 
@@ -65,10 +67,16 @@ def slow_mamba(sd: dict[str, Tensor], x: Tensor, bimamba_type: str, divide: bool
         back = [part.flip(0) for part in forward]
         own = slow_scan(*back[:2], -sd["A_b_log"].exp(), *back[2:], sd["D"])
         y = y + (own * F.silu(z.flip(0))).flip(0)
-    elif bimamba_type == "v2":  # all of it on the reversed sequence, with its own parameters
+    elif bimamba_type != "none":  # all of it on the reversed sequence, with its own parameters
         u, dt, B, C = prepared(u.flip(0), "_b")
         own = slow_scan(u, dt, -sd["A_b_log"].exp(), B, C, sd["D_b"])
         y = y + (own * F.silu(z.flip(0))).flip(0)
-        y = y / 2 if divide else y
+    if bimamba_type == "v3":  # once more, the first step of every slice before the second of any
+        order = [s * (len(x) // slices) + m for m in range(len(x) // slices) for s in range(slices)]
+        inner, gate = projected[order].chunk(2, dim=1)
+        u, dt, B, C = prepared(inner, "_s")
+        own = slow_scan(u, dt, -sd["A_s_log"].exp(), B, C, sd["D_s"]) * F.silu(gate)
+        y = y + torch.stack([own[order.index(t)] for t in range(len(x))])
+    y = y * factor
     y = y @ sd["out_proj.weight"].T
     return y * sd["gamma"] if "gamma" in sd else y

@@ -20,7 +20,11 @@ from ssm_core.errors import ConfigError
 from ssm_core.layers.protocol import CausalityError
 from ssm_kernels.errors import ShapeError
 
-KINDS = ["none", "v1", "v2"]
+KINDS = ["none", "v1", "v2", "v3"]
+
+
+def slices_for(kind: str, slices: int) -> dict[str, int]:
+    return {"nslices": slices} if kind == "v3" else {}
 
 
 @given(
@@ -28,12 +32,14 @@ KINDS = ["none", "v1", "v2"]
     divide=st.booleans(),
     scale=st.sampled_from([None, 0.5]),
     length=st.integers(1, 7),
+    slices=st.integers(1, 3),
     d_state=st.integers(1, 4),
     d_conv=st.integers(1, 4),
     expand=st.sampled_from([1, 1.5, 2]),
 )
 @settings(max_examples=25, deadline=None)
-def test_equals_the_equations(kind, divide, scale, length, d_state, d_conv, expand) -> None:
+def test_equals_the_equations(kind, divide, scale, length, slices, d_state, d_conv, expand) -> None:
+    length = length * slices if kind == "v3" else length
     mixer = strong(
         Mamba(
             6,
@@ -44,24 +50,28 @@ def test_equals_the_equations(kind, divide, scale, length, d_state, d_conv, expa
             bimamba_type=kind,
             if_divide_out=divide,
             init_layer_scale=scale,
+            **slices_for(kind, slices),
         )
     )
+    factor = 0.5 if divide and kind == "v2" else 1.0
     x = random(2, length, 6)
     y = mixer(x)
     with torch.no_grad():
         torch.testing.assert_close(mixer(x), y, rtol=1e-10, atol=1e-10)
         for own, sequence in zip(y, x, strict=True):
-            expected = slow_mamba(mixer.state_dict(), sequence, kind, divide)
+            expected = slow_mamba(mixer.state_dict(), sequence, kind, factor, slices)
             torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_equations(kind: str) -> None:
-    mixer = strong(Mamba(4, 3, dt_rank=2, bimamba_type=kind, init_layer_scale=0.5))
+    mixer = strong(
+        Mamba(4, 3, dt_rank=2, bimamba_type=kind, init_layer_scale=0.5, **slices_for(kind, 2))
+    )
     x, weight = random(1, 6, 4), random(6, 4, seed=2)
     (mixer(x)[0] * weight).sum().backward()
     tensors = {k: v.detach().clone().requires_grad_() for k, v in mixer.state_dict().items()}
-    (slow_mamba(tensors, x[0], kind, divide=False) * weight).sum().backward()
+    (slow_mamba(tensors, x[0], kind, 1.0, 2) * weight).sum().backward()
     assert any(name.startswith("A_b") for name in tensors) == (kind != "none")
     for name, parameter in mixer.named_parameters():
         torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=1e-9, atol=1e-9)
@@ -195,7 +205,7 @@ def test_device_and_dtype() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_autocast_is_finite_with_gradients(kind: str) -> None:
     torch.manual_seed(0)
-    mixer = Mamba(16, bimamba_type=kind)
+    mixer = Mamba(16, bimamba_type=kind, **slices_for(kind, 3))
     x = torch.randn(2, 33, 16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         y = mixer(x)
@@ -213,6 +223,18 @@ def test_both_spellings_halve_the_sum() -> None:
         torch.testing.assert_close(2 * halved(x), plain(x))
 
 
+def test_mean_over_frames_and_sum_over_slices() -> None:
+    summed = Mamba(8, bimamba_type="v3", nslices=3)
+    mean = Mamba(8, bimamba_type="v3", nframes=3)
+    mean.load_state_dict(summed.state_dict())
+    x = torch.randn(2, 12, 8)
+    torch.testing.assert_close(3 * mean(x), summed(x))
+    with torch.no_grad():
+        torch.testing.assert_close(3 * mean(x), summed(x))
+    with pytest.raises(ShapeError, match="13 steps, expected a multiple of the 3"):
+        mean(torch.randn(2, 13, 8))
+
+
 def test_bimamba_is_v2() -> None:
     assert Mamba(8, bimamba=True).bimamba_type == "v2"
     assert Mamba(8, bimamba=False).bimamba_type == "none"
@@ -222,9 +244,11 @@ def test_bimamba_is_v2() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"bimamba_type": "v3", "nslices": 5}, "'v3'.*SegMamba"),
-        ({"nslices": 5}, "nslices"),
-        ({"bimamba_type": "v4"}, "'v4', expected 'none' or 'v1' or 'v2'"),
+        ({"bimamba_type": "v3"}, "nslices .SegMamba.* or nframes .Vivim"),
+        ({"bimamba_type": "v3", "nslices": 5, "nframes": 5}, "either nslices"),
+        ({"bimamba_type": "v3", "nslices": 0}, "nslices"),
+        ({"nslices": 5}, "nslices.*expected 'v3'"),
+        ({"bimamba_type": "v4"}, "'v4', expected 'none' or 'v1' or 'v2' or 'v3'"),
         ({"bimamba": True, "bimamba_type": "v1"}, "give one of them"),
         ({"dt_init": "zeros"}, "'random' or 'constant'"),
         ({"dt_rank": "all"}, "dt_rank"),
@@ -243,8 +267,8 @@ def test_refusals_of_the_calls() -> None:
         Mamba(8)(torch.zeros(2, 8))
     with pytest.raises(ConfigError, match="layer_idx is None"):
         Mamba(8)(torch.zeros(2, 3, 8), inference_params=params)
-    for kind in ("v1", "v2"):
-        both = Mamba(8, layer_idx=0, bimamba_type=kind)
+    for kind in ("v1", "v2", "v3"):
+        both = Mamba(8, layer_idx=0, bimamba_type=kind, **slices_for(kind, 3))
         with pytest.raises(CausalityError, match="later steps"):
             both(torch.zeros(2, 3, 8), inference_params=params)
         with pytest.raises(CausalityError, match="later steps"):

@@ -22,14 +22,19 @@ def test_one_group_is_the_layer(learnable: bool) -> None:
     torch.testing.assert_close(mixer(x), layer(x), rtol=0, atol=0)
 
 
-def test_norm_has_one_mean_also_with_several_groups() -> None:
-    mixer = strong(Mamba2Simple(8, 3, headdim=4, ngroups=2))
-    grouped = ssm_core.Mamba2(8, ssm_core.Mamba2Config(d_state=3, headdim=4, ngroups=2)).double()
-    grouped.load_state_dict(mixer.state_dict())
+def test_norm_of_several_groups_is_that_of_the_path() -> None:
+    """The fused function of the original takes a mean per group, its norm module a single one."""
+    config = ssm_core.Mamba2Config(d_state=3, headdim=4, ngroups=2)
+    layer = ssm_core.Mamba2(8, config).double()
     x = random(2, 6, 8)
-    assert not torch.allclose(mixer(x), grouped(x))
-    grouped.norm.groups = 1
-    torch.testing.assert_close(mixer(x), grouped(x), rtol=0, atol=0)
+    results = []
+    for fused, groups in ((True, 2), (False, 1)):
+        mixer = strong(Mamba2Simple(8, 3, headdim=4, ngroups=2, use_mem_eff_path=fused))
+        layer.load_state_dict(mixer.state_dict())
+        layer.norm.groups = groups
+        torch.testing.assert_close(mixer(x), layer(x), rtol=0, atol=0)
+        results.append(mixer(x))
+    assert not torch.allclose(*results)
 
 
 @pytest.mark.parametrize("learnable", [False, True])

@@ -126,11 +126,11 @@ def test_blocks_of_a_vision_model() -> None:
 
 
 @pytest.mark.usefixtures("shim")
-def test_a_fork_that_is_not_there_says_so() -> None:
+def test_a_fork_that_cannot_be_told_apart_says_so() -> None:
     from mamba_ssm import Mamba
 
     with pytest.raises(ConfigError, match="SegMamba"):
-        Mamba(d_model=8, d_state=16, d_conv=4, expand=2, bimamba_type="v3", nslices=5)
+        Mamba(d_model=8, d_state=16, d_conv=4, expand=2, bimamba_type="v3")
 
 
 @pytest.mark.usefixtures("shim")

@@ -24,6 +24,7 @@ OF_FORKS = [
     "if_devide_out=False",
     "bimamba=None",
     "nslices=None",
+    "nframes=None",
 ]
 
 
@@ -70,6 +71,7 @@ def test_attributes_are_there(module: str, name: str, expected: list[str]) -> No
     made = {
         "Mamba": lambda: kind(8, bimamba_type="v2" if "D_b" in expected else "none"),
         "Mamba2": lambda: kind(32),
+        "Mamba3": lambda: kind(64),
         "Mamba2Simple": lambda: kind(64, learnable_init_states=True),
         "Block": lambda: kind(8, *[_identity] * (1 + expected.count("mlp"))),
     }[owner]()

@@ -7,7 +7,7 @@ of `InferenceParams`, written in place, and public decoding loops hold on to the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from ssm_kernels.errors import ShapeError
 
 States = tuple[Tensor, Tensor]
 """The convolution's inputs and the state of the scan."""
+
+AnyStates = TypeVar("AnyStates", bound=tuple[Tensor, ...], covariant=True)
 
 
 @dataclass
@@ -50,19 +52,20 @@ class InferenceParams:
             self.lengths_per_sample.zero_()
 
 
-class CachingMixer(Protocol):
+class CachingMixer(Protocol[AnyStates]):
     """A mixer with a cache."""
 
     layer_idx: int | None
 
-    def allocate_inference_cache(
-        self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
-    ) -> States: ...
+    def allocate_inference_cache(self, batch_size: int, max_seqlen: int) -> AnyStates: ...
 
 
 def cached_states(
-    mixer: CachingMixer, inference_params: InferenceParams, batch_size: int, initialize: bool
-) -> States:
+    mixer: CachingMixer[AnyStates],
+    inference_params: InferenceParams,
+    batch_size: int,
+    initialize: bool,
+) -> AnyStates:
     """The cache of `mixer` in `inference_params`, made there where it is missing.
 
     Args:
@@ -79,7 +82,7 @@ def cached_states(
     if mixer.layer_idx not in memory:
         # no more is read of `inference_params` than the original reads: loops bring their own class
         memory[mixer.layer_idx] = mixer.allocate_inference_cache(batch_size, max_seqlen=0)
-    states: States = memory[mixer.layer_idx]
+    states: AnyStates = memory[mixer.layer_idx]
     if initialize:
         for part in states:
             part.zero_()

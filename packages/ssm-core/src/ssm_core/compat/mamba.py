@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssm_core.compat.arguments import check_dt_init, directions_of, plain
-from ssm_core.compat.both_ways import run_both_ways
+from ssm_core.compat.arguments import check_dt_init, plain
 from ssm_core.compat.cache import (
     InferenceParams,
     States,
@@ -21,18 +20,11 @@ from ssm_core.compat.cache import (
     last_inputs,
     shift_in,
 )
+from ssm_core.compat.directions import add_directions, direction_of, directions_of, run_all
 from ssm_core.compat.placement import convert, made_on
-from ssm_core.init import exempt_from_weight_decay
 from ssm_core.layers.mamba import MambaConfig
 from ssm_core.layers.protocol import CausalityError
-from ssm_core.layers.selective import (
-    MambaState,
-    SelectiveDirection,
-    make_direction,
-    run_direction,
-    run_directions,
-    step_direction,
-)
+from ssm_core.layers.selective import MambaState, run_direction, step_direction
 from ssm_core.linear import Linear
 from ssm_core.norm import at_least_float32
 from ssm_kernels.errors import ShapeError
@@ -43,12 +35,19 @@ class Mamba(nn.Module):
 
     Parameters, with E = int(expand * d_model): in_proj (2E, d), conv1d (E, 1, k), x_proj
     (R + 2n, E), dt_proj (E, R), A_log (E, n), D (E,), out_proj (d, E); with bimamba_type "v1" also
-    A_b_log, with "v2" also conv1d_b, x_proj_b, dt_proj_b, A_b_log and D_b; with a layer scale gamma
-    (d,). A_log and D are float32 whatever `dtype`. Initial values are the original's, but for
-    dt_proj_b.bias: see `ssm_core.layers.bimamba`.
+    A_b_log, with "v2" also conv1d_b, x_proj_b, dt_proj_b, A_b_log and D_b, with "v3" these and
+    conv1d_s, x_proj_s, dt_proj_s, A_s_log and D_s; with a layer scale gamma (d,). A_log and D are
+    float32 whatever `dtype`. Initial values are the original's, but for the biases of dt_proj_b
+    and dt_proj_s: see `ssm_core.layers.bimamba`.
 
     New code uses `ssm_core.Mamba` and `ssm_core.BiMamba`.
     """
+
+    conv1d: nn.Conv1d
+    x_proj: nn.Linear
+    dt_proj: nn.Linear
+    A_log: nn.Parameter
+    D: nn.Parameter
 
     # The arguments and their order are the original's; after `dtype` come those of forks.
     def __init__(
@@ -75,6 +74,7 @@ class Mamba(nn.Module):
         if_devide_out: bool = False,
         bimamba: bool | None = None,
         nslices: int | None = None,
+        nframes: int | None = None,
     ) -> None:
         """Make a mixer.
 
@@ -86,17 +86,25 @@ class Mamba(nn.Module):
                 all of it there ("constant").
             use_fast_path: kept as an attribute; there is one path.
             layer_idx: where the cache is kept in `InferenceParams`.
-            bimamba_type: "none", "v1" (a second scan, backward, with an A of its own) or "v2" (a
-                second direction with convolution, projections, A and D of its own). hustvl/Vim.
+            bimamba_type: "none", "v1" (a second scan, backward, with an A of its own), "v2" (a
+                second direction with convolution, projections, A and D of its own; hustvl/Vim) or
+                "v3" (a third one across slices, which reads the first step of every slice, then
+                the second of every slice, and so on).
             if_divide_out, if_devide_out: halve the sum of both directions; "v2" only, as there.
             init_layer_scale: initial value of gamma, a factor per channel of the output.
             bimamba: True is "v2", False "none". OpenGVLab/VideoMamba.
-            nslices: belongs to "v3" of SegMamba, which is refused.
+            nslices, nframes: slices for "v3", which divide l; `nslices` sums the three scans
+                (ge-xing/SegMamba), `nframes` takes their mean (scott-yjyang/Vivim).
         Raises:
-            ConfigError: a value out of range, or a `bimamba_type` that there is not.
+            ConfigError: a value out of range, or arguments that contradict one another.
         """
         super().__init__()
-        self.bimamba_type = directions_of(bimamba_type, bimamba, nslices)
+        self.if_divide_out = if_divide_out or if_devide_out
+        self._directions = directions_of(
+            bimamba_type, bimamba, plain(nslices), plain(nframes), self.if_divide_out
+        )
+        self.bimamba_type = self._directions.kind
+        self.nslices, self.nframes = nslices, nframes
         check_dt_init(dt_init)
         d_model, d_state, d_conv = plain(d_model), plain(d_state), plain(d_conv)
         config = MambaConfig(
@@ -115,24 +123,17 @@ class Mamba(nn.Module):
         self.d_inner, self.dt_rank = sizes.d_inner, sizes.dt_rank
         self.use_fast_path, self.layer_idx = use_fast_path, layer_idx
         self.activation, self.act = "silu", nn.SiLU()
-        self.if_divide_out = if_divide_out or if_devide_out
         self.init_layer_scale = init_layer_scale
         self.gamma: nn.Parameter | None = None
 
         with made_on(device):
             self.in_proj = Linear(d_model, 2 * self.d_inner, bias=bias)
-            self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D = make_direction(sizes)
-            if self.bimamba_type == "v1":
-                self.A_b_log = exempt_from_weight_decay(nn.Parameter(self.A_log.detach().clone()))
-            elif self.bimamba_type == "v2":
-                backward = make_direction(sizes)
-                self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b = backward
-                convert(dtype, self.conv1d_b, self.x_proj_b, self.dt_proj_b)
+            add_directions(self, self.bimamba_type, sizes, dtype)
             self.out_proj = Linear(self.d_inner, d_model, bias=bias)
             if init_layer_scale is not None:
                 self.gamma = nn.Parameter(torch.full((d_model,), float(init_layer_scale)))
         self._init_dt_proj(dt_init, dt_scale)
-        convert(dtype, self.in_proj, self.conv1d, self.x_proj, self.dt_proj, self.out_proj)
+        convert(dtype, self.in_proj, self.out_proj)
 
     def forward(
         self, hidden_states: Tensor, inference_params: InferenceParams | None = None
@@ -144,7 +145,7 @@ class Mamba(nn.Module):
 
         Raises:
             ShapeError: hidden_states is not (b, l, d), or a step not (b, 1, d).
-            CausalityError: a cache was asked of both directions.
+            CausalityError: a cache was asked of a mixer in several directions.
             ConfigError: a cache was asked of a mixer without `layer_idx`.
         """
         if hidden_states.dim() != 3 or hidden_states.shape[2] != self.d_model:
@@ -154,13 +155,13 @@ class Mamba(nn.Module):
             )
         if inference_params is None:
             x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
-            return self._project_out(self._mixed(x, z))
+            return self._project_out(run_all(self, self._directions, x, z))
         self._require_one_direction()
         states = self._get_states_from_cache(inference_params, hidden_states.shape[0])
         if inference_params.seqlen_offset > 0:
             return self.step(hidden_states, *states)[0]
         x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
-        y, state = run_direction(self._direction(), x, z)
+        y, state = run_direction(direction_of(self), x, z)
         states[0].copy_(last_inputs(x, self.d_conv, None))
         states[1].copy_(state.ssm)
         return self._project_out(y)
@@ -175,7 +176,7 @@ class Mamba(nn.Module):
             ssm_state: (b, E, n).
         Raises:
             ShapeError: hidden_states is not (b, 1, d).
-            CausalityError: the mixer runs in both directions.
+            CausalityError: the mixer runs in several directions.
         """
         self._require_one_direction()
         check_step("Mamba", hidden_states)
@@ -183,10 +184,10 @@ class Mamba(nn.Module):
         state = MambaState(conv_state[..., 1:], ssm_state)
         if torch.is_grad_enabled():  # what a gradient needs must not be overwritten
             state = MambaState(*(at_least_float32(part).clone() for part in state))
-            y, state = run_direction(self._direction(), x.unsqueeze(1), z.unsqueeze(1), state)
+            y, state = run_direction(direction_of(self), x.unsqueeze(1), z.unsqueeze(1), state)
             y = y.squeeze(1)
         else:
-            y, state = step_direction(self._direction(), x, z, state)
+            y, state = step_direction(direction_of(self), x, z, state)
         shift_in(conv_state, x)
         ssm_state.copy_(state.ssm)
         return self._project_out(y).unsqueeze(1), conv_state, ssm_state
@@ -214,23 +215,9 @@ class Mamba(nn.Module):
         # public models call it by this name
         return cached_states(self, inference_params, batch_size, initialize_states)
 
-    def _mixed(self, x: Tensor, z: Tensor) -> Tensor:
-        if self.bimamba_type == "v1":
-            return run_both_ways(self._direction(), self.A_b_log, x, z)
-        if self.bimamba_type == "none":
-            return run_directions((self._direction(),), (False,), x, z, None)
-        backward = SelectiveDirection(
-            self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b
-        )
-        factor = 0.5 if self.if_divide_out else 1.0
-        return run_directions((self._direction(), backward), (False, True), x, z, None, factor)
-
     def _project_out(self, y: Tensor) -> Tensor:
         out: Tensor = self.out_proj(y)
         return out if self.gamma is None else out * self.gamma.to(out.dtype)
-
-    def _direction(self) -> SelectiveDirection:
-        return SelectiveDirection(self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
 
     def _init_dt_proj(self, dt_init: str, dt_scale: float) -> None:
         weight, bound = self.dt_proj.weight, dt_scale / math.sqrt(self.dt_rank)

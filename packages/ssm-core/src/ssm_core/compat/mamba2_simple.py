@@ -22,9 +22,10 @@ from ssm_core.norm import GatedRMSNorm
 class Mamba2Simple(mamba2.Mamba2):
     """Mamba-2 mixer without a cache, (b, l, d) -> (b, l, d), like the one of mamba_ssm.
 
-    Its norm takes one mean over all channels, also with several groups, and its state before the
-    first step may be learned. `forward` has other arguments than that of a sequence layer, so it
-    cannot stand where one is expected. New code uses `ssm_core.Mamba2`.
+    Its state before the first step may be learned. With several groups its norm takes one mean for
+    each (`use_mem_eff_path`) or one over all channels: the two paths of the original differ.
+    `forward` has other arguments than that of a sequence layer, so it cannot stand where one is
+    expected. New code uses `ssm_core.Mamba2`.
     """
 
     # The arguments and their order are the original's.
@@ -57,8 +58,8 @@ class Mamba2Simple(mamba2.Mamba2):
         Args:
             d_state .. conv_bias: as in `ssm_core.Mamba2Config`; `expand` need not be whole.
             activation: "swish" or "silu", which are the same.
-            chunk_size, use_mem_eff_path, layer_idx: kept as attributes. They decide how the
-                original computes, not what; the scan here chooses its own chunks.
+            use_mem_eff_path: one mean per group in the norm, not one over all channels.
+            chunk_size, layer_idx: kept as attributes; the scan here chooses its own chunks.
         Raises:
             ConfigError: a value out of range, or sizes that do not divide one another.
         """
@@ -83,7 +84,7 @@ class Mamba2Simple(mamba2.Mamba2):
         )
         with made_on(device):
             super().__init__(d_model, config)
-            self.norm = GatedRMSNorm(self.sizes.d_ssm)  # one mean, also with several groups
+            self.norm = GatedRMSNorm(self.sizes.d_ssm, ngroups if use_mem_eff_path else 1)
         convert(dtype, self.in_proj, self.conv1d, self.norm, self.out_proj)
         self.d_state, self.d_conv, self.conv_init, self.expand = d_state, d_conv, conv_init, expand
         self.d_inner, self.headdim = self.sizes.d_ssm, headdim

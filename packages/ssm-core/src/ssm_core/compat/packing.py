@@ -20,7 +20,7 @@ def with_rest(cu_seqlens: Offsets, steps: int) -> Offsets:
     return F.pad(cu_seqlens, (0, 1), value=steps)
 
 
-def offsets_of(x: Activations, seq_idx: Tensor | None) -> Offsets | None:
+def offsets_of(x: Activations, seq_idx: Tensor | None, owner: str = "Mamba2") -> Offsets | None:
     """Where sequences begin in the rows of x (b, l, d) laid end to end, and the end.
 
     A sequence begins with each row and where `seq_idx` (b, l) differs from the step before. Waits
@@ -33,11 +33,11 @@ def offsets_of(x: Activations, seq_idx: Tensor | None) -> Offsets | None:
         return None
     if seq_idx.shape != x.shape[:2]:
         raise ShapeError(
-            f"Mamba2: seq_idx has shape {tuple(seq_idx.shape)}, "
+            f"{owner}: seq_idx has shape {tuple(seq_idx.shape)}, "
             f"expected (b, l) = {tuple(x.shape[:2])} like u"
         )
     if seq_idx.is_floating_point() or seq_idx.is_complex():
-        raise DTypeError(f"Mamba2: seq_idx is {seq_idx.dtype}, expected integers")
+        raise DTypeError(f"{owner}: seq_idx is {seq_idx.dtype}, expected integers")
     begins = torch.ones_like(seq_idx, dtype=torch.bool)
     begins[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
     first = begins.flatten().nonzero().squeeze(1)

@@ -36,12 +36,22 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "ssd_chunk_scan_combined_ref",
         ),
         "ssd_split": ("mamba_split_conv1d_scan_combined",),
+        # private there, but other projects build Functions of their own from them
+        "ssd_raw": ("_mamba_chunk_scan_combined_bwd", "_mamba_chunk_scan_combined_fwd"),
     },
-    "mamba_ssm.ops.triton.layer_norm": {"layer_norm": _NORMS},
+    "mamba_ssm.modules.ssd_minimal": {
+        "ssd_minimal": ("segsum", "segsum_unstable", "ssd_minimal_discrete"),
+    },
+    "mamba_ssm.ops.triton.layer_norm": {
+        "layer_norm": _NORMS,
+        "layer_norm_raw": ("_layer_norm_fwd",),
+    },
     "mamba_ssm.ops.triton.layernorm": {"layernorm": _NORMS},
     "mamba_ssm.ops.triton.layernorm_gated": {
         "layernorm_gated": ("LayerNorm", "RMSNorm", "layernorm_fn", "rmsnorm_fn"),
+        "layernorm_gated_raw": ("_layer_norm_bwd", "_layer_norm_fwd", "rms_norm_ref"),
     },
+    "mamba_ssm.utils.torch": {"utils_torch": ("custom_bwd", "custom_fwd")},
     "mamba_ssm.distributed.tensor_parallel": {
         "distributed": ("ColumnParallelLinear", "RowParallelLinear"),
     },
@@ -74,10 +84,11 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 """Original module -> module of this package -> names. A name is the same in both."""
 
 _CORE: dict[str, tuple[str, ...]] = {
-    "mamba_ssm": ("Mamba", "Mamba2"),
+    "mamba_ssm": ("Mamba", "Mamba2", "Mamba3"),
     "mamba_ssm.modules.block": ("Block",),
     "mamba_ssm.modules.mamba2": ("Mamba2",),
     "mamba_ssm.modules.mamba2_simple": ("Mamba2Simple",),
+    "mamba_ssm.modules.mamba3": ("Mamba3",),
     "mamba_ssm.modules.mamba_simple": ("Block", "Mamba"),
     "mamba_ssm.utils.generation": ("InferenceParams",),
 }
@@ -87,7 +98,7 @@ _TEXT: dict[str, tuple[str, ...]] = {
     "mamba_ssm.models.mixer_seq_simple": ("MambaLMHeadModel", "MixerModel", "create_block"),
     "mamba_ssm.modules.mha": ("MHA",),
     "mamba_ssm.modules.mlp": ("GatedMLP",),
-    "mamba_ssm.utils.generation": ("GenerationMixin", "decode", "sample"),
+    "mamba_ssm.utils.generation": ("GenerationMixin", "decode", "sample", "update_graph_cache"),
     "mamba_ssm.utils.hf": ("load_config_hf", "load_state_dict_hf"),
 }
 

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from .norms import normalize, wide_dtype
 
 
-class _Added(NamedTuple):
+class Added(NamedTuple):
+    """What is normed, and what the next block adds to."""
+
     total: Tensor
     """Sum of the branches and the residual, in the type of sums."""
     residual: Tensor
@@ -19,7 +21,9 @@ class _Added(NamedTuple):
     masks: tuple[Tensor | None, Tensor | None]
 
 
-class _Dropout(NamedTuple):
+class Dropout(NamedTuple):
+    """What happens to the branches before."""
+
     p: float
     rowscale: Tensor | None
 
@@ -73,7 +77,7 @@ def layer_norm_fn(
         raise NotImplementedError(
             "layer_norm_fn: rowscale is not supported together with x1; scale x before the call"
         )
-    added = _add(x, x1, residual, _Dropout(dropout_p, rowscale), residual_in_fp32)
+    added = add(x, x1, residual, Dropout(dropout_p, rowscale), residual_in_fp32)
 
     def norm(scale: Tensor, shift: Tensor | None) -> Tensor:
         return normalize(added.total, scale, shift, eps, is_rms=is_rms_norm).to(x.dtype)
@@ -124,7 +128,7 @@ def layer_norm_linear_fn(
     is_rms_norm: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Compute `layer_norm_fn`, then a linear layer (m, d); with `prenorm` return the sum too."""
-    added = _add(x, None, residual, _Dropout(0.0, None), residual_in_fp32)
+    added = add(x, None, residual, Dropout(0.0, None), residual_in_fp32)
     y = normalize(added.total, norm_weight, norm_bias, eps, is_rms=is_rms_norm).to(x.dtype)
     out = F.linear(y, linear_weight, linear_bias)
     return (out, added.residual) if prenorm else out
@@ -171,13 +175,14 @@ class RMSNorm(nn.Module):
         )
 
 
-def _add(
+def add(
     x: Tensor,
     x1: Tensor | None,
     residual: Tensor | None,
-    dropout: _Dropout,
+    dropout: Dropout,
     residual_in_fp32: bool,
-) -> _Added:
+) -> Added:
+    """Add the branches and the residual up, in the type of sums."""
     total, mask1 = x.to(wide_dtype(x)), None
     if dropout.rowscale is not None:
         total = total * dropout.rowscale.unsqueeze(-1).to(total.dtype)
@@ -190,7 +195,7 @@ def _add(
         stream = residual.dtype
     else:
         stream = torch.promote_types(x.dtype, torch.float32) if residual_in_fp32 else x.dtype
-    return _Added(total, total.to(stream), (mask, mask1))
+    return Added(total, total.to(stream), (mask, mask1))
 
 
 def _drop(x: Tensor, p: float) -> tuple[Tensor, Tensor | None]:

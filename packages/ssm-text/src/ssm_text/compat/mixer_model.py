@@ -16,6 +16,7 @@ from ssm_core.compat.block import Block
 from ssm_core.compat.cache import InferenceParams
 from ssm_core.compat.mamba import Mamba
 from ssm_core.compat.mamba2 import Mamba2
+from ssm_core.compat.mamba3 import Mamba3
 from ssm_core.compat.norm import add_norm
 from ssm_core.errors import UnknownNameError
 from ssm_kernels.compat.layer_norm import RMSNorm
@@ -23,7 +24,7 @@ from ssm_text.compat.mha import MHA
 from ssm_text.compat.mlp import GatedMLP
 
 Config = dict[str, Any]
-MIXERS = {"Mamba1": Mamba, "Mamba2": Mamba2}
+MIXERS = {"Mamba1": Mamba, "Mamba2": Mamba2, "Mamba3": Mamba3}
 
 
 # The arguments and their order are the original's, here and below.
@@ -55,8 +56,7 @@ def create_block(
         options = dict(ssm_cfg or {})
         layer = options.pop("layer", "Mamba1")
         if layer not in MIXERS:
-            hint = "(Mamba3: ssm_text.MambaLM has it)" if layer == "Mamba3" else ""
-            raise UnknownNameError.of("ssm_cfg layer", str(layer), MIXERS, hint)
+            raise UnknownNameError.of("ssm_cfg layer", str(layer), MIXERS)
         mixer = partial(MIXERS[layer], layer_idx=layer_idx, **options, **factory)
     norm: Any = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_epsilon, **factory)
     mlp: Any = nn.Identity
