@@ -1,6 +1,7 @@
 """A graph as an ONNX file, and what that file computes.
 
 The steps of a scan become the ONNX operator `Scan`: exact, of any length, one step after the other.
+Complex inputs and outputs of a graph are pairs of real numbers in the file, on a last axis.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ssm_core.errors import ConfigError
-from ssm_core.export.graphs import Graph
+from ssm_core.export.graphs import Graph, as_pairs
 from ssm_core.export.program import export_program
 
 OPSET = 18
@@ -37,7 +38,7 @@ def export_onnx(graph: Graph, path: Path) -> None:
     require_onnx("onnx", "onnxscript")
     from ssm_core.export.decompositions import decompositions
 
-    program = export_program(graph, decomposable=True).run_decompositions(decompositions())
+    program = export_program(graph, for_onnx=True).run_decompositions(decompositions())
     _check_real(graph, program)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -50,7 +51,7 @@ def export_onnx(graph: Graph, path: Path) -> None:
 
 
 def onnx_outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Run an ONNX file under onnxruntime, on the CPU.
+    """Run an ONNX file under onnxruntime, on the CPU. Complex inputs become pairs, as its outputs.
 
     Raises:
         ConfigError: onnxruntime is not installed.
@@ -61,7 +62,8 @@ def onnx_outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about its own optimizations
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    arrays = session.run(None, {name: x.detach().cpu().numpy() for name, x in inputs.items()})
+    pairs = {name: as_pairs(x.detach()).cpu().numpy() for name, x in inputs.items()}
+    arrays = session.run(None, pairs)
     return [torch.from_numpy(x) for x in arrays]
 
 
@@ -76,7 +78,7 @@ def require_onnx(*packages: str) -> None:
 
 
 def _converted(graph: Graph, program: ExportedProgram) -> Any:
-    from ssm_core.export.onnx_scan import recurrence
+    from ssm_core.export.onnx_scan import linear_systems, recurrence
 
     try:
         return torch.onnx.export(
@@ -89,7 +91,10 @@ def _converted(graph: Graph, program: ExportedProgram) -> Any:
             opset_version=OPSET,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            custom_translation_table={torch.ops.ssm_core.recurrence.default: recurrence},
+            custom_translation_table={
+                torch.ops.ssm_core.recurrence.default: recurrence,
+                torch.ops.ssm_core.linear_systems.default: linear_systems,
+            },
         )
     except torch.onnx.errors.OnnxExporterError as error:
         causes = list(_causes(error))
