@@ -1,6 +1,6 @@
 """Operators of this package as ONNX `Scan`s. Imports onnxscript, which makes graphs of this source.
 
-Loop bodies are written out: a graph inside a function cannot be shared.
+Loop bodies are written out: the exporter leaves out the functions that a function calls.
 """
 
 import onnxscript

@@ -1,7 +1,6 @@
 """A graph as an ONNX file, and what that file computes.
 
 The steps of a scan become the ONNX operator `Scan`: exact, of any length, one step after the other.
-Complex inputs and outputs of a graph are pairs of real numbers in the file, on a last axis.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ OPSET = 18
 
 def export_onnx(graph: Graph, path: Path) -> None:
     """Write a graph as an ONNX file, all or nothing; above 2 GB the weights lie beside it.
+
+    Complex inputs and outputs are pairs of real numbers in the file, on a last axis.
 
     Raises:
         ConfigError: the extra `onnx` is not installed, or the model computes something that has no
@@ -119,7 +120,7 @@ def _check_real(graph: Graph, program: ExportedProgram) -> None:
             where = f"{inside[-1][0]} ({inside[-1][1]})" if inside else str(node)
             raise ConfigError(
                 f"{graph.name} has no ONNX form: {where} computes with complex numbers, which ONNX "
-                "lacks; use --format torch, or a mixer of real numbers such as mamba"
+                "lacks; use --format torch, or another mixer such as mamba or s4d"
             )
 
 
