@@ -11,7 +11,6 @@ from torch.export import Dim, ExportedProgram
 
 from ssm_core.errors import ConfigError
 from ssm_core.export.graphs import Graph, as_pairs
-from ssm_core.export.real_form import in_real_numbers
 
 #: PyTorch 2.6 cannot trace a size that may be the largest int there is
 _LARGEST = 2**31 - 1
@@ -46,6 +45,8 @@ def export_program(graph: Graph, *, for_onnx: bool = False) -> ExportedProgram:
     module, arguments = _Flat(graph.module.eval()), graph.example_to_trace()
     real: AbstractContextManager[None] = nullcontext()
     if for_onnx:
+        from ssm_core.export.real_form import in_real_numbers
+
         real, arguments = in_real_numbers(module), tuple(map(as_pairs, arguments))
     try:
         # with gradients a step is a short sequence
