@@ -46,6 +46,11 @@ MODELS: dict[str, Callable[[], CausalLM]] = {
     "mamba2": lambda: mamba_lm("mamba2"),
     "mamba3 and attention": lambda: mamba_lm("mamba3", (1,), n_layers=2),
 }
+#: with real states, and with complex ones, which are pairs in the files
+IN_ONNX = {
+    **{name: MODELS[name] for name in ("mamba", "mamba2", "char-lm of s4d", "char-lm of s5")},
+    "char-lm of s4": lambda: char_lm("s4"),
+}
 
 
 def graphs_of(model: nn.Module) -> dict[str, Graph]:
@@ -79,9 +84,9 @@ def test_a_step_continues_the_prefill() -> None:
     assert all(a is not b for a, b in zip(after, state, strict=True))
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "mamba2"])
-def test_onnxruntime_writes_the_same_text(mixer: str, tmp_path: Path) -> None:
-    model = mamba_lm(mixer)
+@pytest.mark.parametrize("name", IN_ONNX)
+def test_onnxruntime_writes_the_same_text(name: str, tmp_path: Path) -> None:
+    model = IN_ONNX[name]()
     graphs = graphs_of(model)
     for graph in graphs.values():
         export_onnx(graph, tmp_path / f"{graph.name}.onnx")

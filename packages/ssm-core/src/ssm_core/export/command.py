@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from ssm_core.cli.parsing import OneLineParser
 from ssm_core.cli.tables import print_columns
 from ssm_core.errors import ConfigError, SsmError
-from ssm_core.export.graphs import Axes, Graph, model_graph
+from ssm_core.export.graphs import Axes, Graph, as_pairs, model_graph
 from ssm_core.plugins import PluginHost
 from ssm_core.specs import DataInfo, ExportSpec
 from ssm_core.train.checkpoint import write_atomically
@@ -49,7 +49,7 @@ def export_command(host: PluginHost, words: Sequence[str]) -> int:
             path = part / f"{graph.name}{ENDINGS[arguments.format]}"
             print(f"{graph.name}: writing ...", flush=True)
             note = write(graph, path)
-            print_columns([*_rows(graph), ("", "", note)], indent=2)
+            print_columns([*_rows(graph, path), ("", "", note)], indent=2)
         if out.exists():
             out.rmdir()
         os.replace(part, out)
@@ -77,6 +77,7 @@ def write(graph: Graph, path: Path) -> str:
             return "not compared: onnxruntime is not installed"
         got: Sequence[Tensor] = onnx_outputs(path, dict(zip(graph.inputs, examples, strict=True)))
         runner = "onnxruntime"
+        expected = [as_pairs(x) for x in expected]
     else:
         from ssm_core.export.program import export_program
 
@@ -154,8 +155,10 @@ def _sizes(graph: Graph, examples: Sequence[Tensor]) -> dict[str, int]:
     }
 
 
-def _rows(graph: Graph) -> list[tuple[str, str, str]]:
+def _rows(graph: Graph, path: Path) -> list[tuple[str, str, str]]:
     examples = graph.example_to_trace()
+    if path.suffix == ENDINGS["onnx"]:
+        examples = tuple(map(as_pairs, examples))
     shapes = [_shape(x, axes) for x, axes in zip(examples, graph.inputs.values(), strict=True)]
     rows = [("input", name, shape) for name, shape in zip(graph.inputs, shapes, strict=True)]
     return [*rows, *(("output", name, "") for name in graph.outputs)]

@@ -33,7 +33,7 @@ def _causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
     cu_seqlens, silu, reverse, _ = options
-    _refuse_packed(cu_seqlens)
+    refuse_packed(cu_seqlens)
     result = causal_conv1d_reference(
         x,
         weight,
@@ -49,7 +49,7 @@ def _causal_conv1d(
 
 def _selective_scan(u: Tensor, delta: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, ...]:
     B, C, D, z, delta_bias, state, cu_seqlens, softplus, reverse, _ = others
-    _refuse_packed(cu_seqlens)
+    refuse_packed(cu_seqlens)
     if A.is_complex():
         raise ConfigError("a selective scan with a complex A has no ONNX form, expected a real A")
     real = A.dtype
@@ -86,7 +86,7 @@ def _selective_scan_directions(u: Tensor, delta: Tensor, *others: Any) -> tuple[
 
 def _ssd_scan(x: Tensor, dt: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     B, C, D, z, dt_bias, state, cu_seqlens, softplus, least, largest, reverse, _, _ = others
-    _refuse_packed(cu_seqlens)
+    refuse_packed(cu_seqlens)
     real = A.dtype
     inputs, step = x.to(real), _step(dt, dt_bias, softplus, real).clamp(least, largest)
     b, _, h, p = x.shape
@@ -143,7 +143,8 @@ def _transposed(x: Tensor, columns: int) -> Tensor:
     return x.unflatten(1, (-1, columns)).transpose(1, 2).flatten(1, 2)
 
 
-def _refuse_packed(cu_seqlens: Tensor | None) -> None:
+def refuse_packed(cu_seqlens: Tensor | None) -> None:
+    """Raise ConfigError if there are offsets."""
     if cu_seqlens is not None:
         raise ConfigError(
             "packed sequences (cu_seqlens or a mask) have no ONNX form; expected one length for all"

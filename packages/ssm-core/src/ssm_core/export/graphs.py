@@ -53,6 +53,11 @@ class Graph:
         return self.example({name: min(n, self.limits.get(name, n)) for name, n in sizes.items()})
 
 
+def as_pairs(x: Tensor) -> Tensor:
+    """A tensor as ONNX files have it: complex numbers as pairs of real ones, on a last axis."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
 def model_graph(model: nn.Module, info: DataInfo) -> Graph:
     """A model of numbers, such as images: `inputs` (batch, ..) -> `outputs`, any batch."""
 

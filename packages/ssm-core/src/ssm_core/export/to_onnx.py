@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ssm_core.errors import ConfigError
-from ssm_core.export.graphs import Graph
+from ssm_core.export.graphs import Graph, as_pairs
 from ssm_core.export.program import export_program
 
 OPSET = 18
@@ -30,6 +30,8 @@ OPSET = 18
 def export_onnx(graph: Graph, path: Path) -> None:
     """Write a graph as an ONNX file, all or nothing; above 2 GB the weights lie beside it.
 
+    Complex inputs and outputs are pairs of real numbers in the file, on a last axis.
+
     Raises:
         ConfigError: the extra `onnx` is not installed, or the model computes something that has no
             ONNX form.
@@ -37,7 +39,7 @@ def export_onnx(graph: Graph, path: Path) -> None:
     require_onnx("onnx", "onnxscript")
     from ssm_core.export.decompositions import decompositions
 
-    program = export_program(graph, decomposable=True).run_decompositions(decompositions())
+    program = export_program(graph, for_onnx=True).run_decompositions(decompositions())
     _check_real(graph, program)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -50,7 +52,7 @@ def export_onnx(graph: Graph, path: Path) -> None:
 
 
 def onnx_outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Run an ONNX file under onnxruntime, on the CPU.
+    """Run an ONNX file under onnxruntime, on the CPU. Complex inputs become pairs, as its outputs.
 
     Raises:
         ConfigError: onnxruntime is not installed.
@@ -61,7 +63,8 @@ def onnx_outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about its own optimizations
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    arrays = session.run(None, {name: x.detach().cpu().numpy() for name, x in inputs.items()})
+    pairs = {name: as_pairs(x.detach()).cpu().numpy() for name, x in inputs.items()}
+    arrays = session.run(None, pairs)
     return [torch.from_numpy(x) for x in arrays]
 
 
@@ -76,7 +79,7 @@ def require_onnx(*packages: str) -> None:
 
 
 def _converted(graph: Graph, program: ExportedProgram) -> Any:
-    from ssm_core.export.onnx_scan import recurrence
+    from ssm_core.export.onnx_scan import linear_systems, recurrence
 
     try:
         return torch.onnx.export(
@@ -89,7 +92,10 @@ def _converted(graph: Graph, program: ExportedProgram) -> Any:
             opset_version=OPSET,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            custom_translation_table={torch.ops.ssm_core.recurrence.default: recurrence},
+            custom_translation_table={
+                torch.ops.ssm_core.recurrence.default: recurrence,
+                torch.ops.ssm_core.linear_systems.default: linear_systems,
+            },
         )
     except torch.onnx.errors.OnnxExporterError as error:
         causes = list(_causes(error))
@@ -114,7 +120,7 @@ def _check_real(graph: Graph, program: ExportedProgram) -> None:
             where = f"{inside[-1][0]} ({inside[-1][1]})" if inside else str(node)
             raise ConfigError(
                 f"{graph.name} has no ONNX form: {where} computes with complex numbers, which ONNX "
-                "lacks; use --format torch, or a mixer of real numbers such as mamba"
+                "lacks; use --format torch, or another mixer such as mamba or s4d"
             )
 
 

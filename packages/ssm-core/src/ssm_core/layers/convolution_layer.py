@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from ssm_core.layers.convolution_config import ConvolutionConfig
 from ssm_core.layers.dropout import drop_features
-from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.layers.protocol import SequenceLayer
 from ssm_core.layers.state_space_kernel import StateSpaceKernel
 from ssm_core.linear import Linear
@@ -85,10 +84,7 @@ class ConvolutionLayer(SequenceLayer):
             steps = steps_of(cu_seqlens, u.device)
             y = self._convolve(unpack(u, steps), None)
             return pack(y.flatten(2), steps).x.unflatten(2, y.shape[2:])
-        K = self.kernel(u.shape[1])
-        if self.causal:
-            return long_convolution(u, K)
-        return bidirectional_convolution(u, *K.chunk(2))
+        return self.kernel.convolve(u)
 
     def _drop(self, y: Activations, cu_seqlens: Offsets | None) -> Activations:
         p = self.config.dropout

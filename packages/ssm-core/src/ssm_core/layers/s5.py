@@ -113,13 +113,24 @@ class S5(SequenceLayer):
         """Mix x (b, l, d) over its steps; see `SequenceLayer.forward`."""
         with torch.autocast(x.device.type, enabled=False):
             y, state = self._run_model(x, state, cu_seqlens)
-        return self._activate(y, cu_seqlens).to(self._output_type(x)), state
+        return self.finish(y, x, cu_seqlens), state
 
     def initial_state(self, batch: int) -> S5State:
         """Return the zero state for `batch` sequences."""
         self._require_causal("initial_state")
         dtype = _compute_type(self.B).to_complex()
         return S5State(self.B.new_zeros(batch, self.B.shape[0], dtype=dtype))
+
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Return the diagonal of Lb (p,), Bb (p, h) and k C (h, p) of every direction, complex."""
+        dtype = _compute_type(self.B)
+        factor, gain = self._discretized(dtype)
+        B, *C = (torch.view_as_complex(part.to(dtype)) for part in (self.B, *self._directions()))
+        return factor, gain.unsqueeze(1) * B, *(self._scale() * part for part in C)
+
+    def finish(self, y: Activations, x: Activations, cu_seqlens: Offsets | None) -> Activations:
+        """Return the layer's output for x from the model's, y (b, l, d)."""
+        return self._activate(y, cu_seqlens).to(self._output_type(x))
 
     def _run_model(
         self, x: Activations, state: S5State | None, cu_seqlens: Offsets | None
@@ -143,8 +154,10 @@ class S5(SequenceLayer):
             y = read(states, C)
             for C_b in C_backward:
                 y = y + read(scan(reverse=True), C_b)
-        scale = 2 if self.config.conj_sym else 1
-        return torch.add(self.D.to(u.dtype) * u, y, alpha=scale), S5State(last)
+        return torch.add(self.D.to(u.dtype) * u, y, alpha=self._scale()), S5State(last)
+
+    def _scale(self) -> int:
+        return 2 if self.config.conj_sym else 1
 
     def _discretized(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the factor of a step and the gain of B, both (p,) and complex."""

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ssm_core.errors import ConfigError
 from ssm_core.init import exempt_from_reinit, inverse_softplus, learn_at
 from ssm_core.layers.convolution_config import ConvolutionConfig
+from ssm_core.layers.long_convolution import bidirectional_convolution, long_convolution
 from ssm_core.shapes import Activations, ConvolutionKernel, DiagonalState, Offsets
 from ssm_kernels.checks import COMPLEX_OF
 
@@ -99,6 +100,13 @@ class StateSpaceKernel(nn.Module):
     def forward(self, l: int) -> ConvolutionKernel:
         """Return the kernels K (c, h, l), real; the forward ones before the backward ones."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+
+    def convolve(self, u: Activations) -> Tensor:
+        """Return K * u (b, l, c, h) for u (b, l, h), with the backward kernels where there are."""
+        K = self(u.shape[1])
+        if not self.config.bidirectional:
+            return long_convolution(u, K)
+        return bidirectional_convolution(u, *K.chunk(2))
 
     def scan(
         self, u: Activations, state: DiagonalState | None, cu_seqlens: Offsets | None
