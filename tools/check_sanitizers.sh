@@ -44,7 +44,7 @@ check() {
 
 # Checks left out find nothing that AddressSanitizer does not find, and take as long to compile as all the others.
 check addresses "-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all" \
-    parallel vectors selective_scan causal_conv1d simulator
+    parallel vectors selective_scan ssd_scan causal_conv1d simulator
 export TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 ${TSAN_OPTIONS:-}"
 check threads "-fsanitize=thread" parallel
 echo "the sanitizers found nothing"

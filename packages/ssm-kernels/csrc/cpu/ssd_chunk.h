@@ -58,12 +58,14 @@ struct SsdChunk {
 
   // Its part of a (b, l, heads or groups, columns) tensor: rows are steps.
   Matrix rows_of(const SsdInputs& in, const View4& view, int64_t index, int64_t columns) const {
+    if (view.data == nullptr) return {};  // an empty tensor: no address may be formed
     const int64_t offset = batch * view.stride_b + time * view.stride_l + index * view.stride_h;
     return {view.data + offset * size_of(in.dtype), sign * view.stride_l, view.stride_p, rows, columns};
   }
 
   // Its part of a (b, l, h) tensor: rows are heads, columns steps.
   Matrix steps_of(const SsdInputs& in, const View4& view, const Heads& heads) const {
+    if (view.data == nullptr) return {};
     const int64_t offset = batch * view.stride_b + time * view.stride_l + heads.first * view.stride_h;
     return {view.data + offset * size_of(in.dtype), view.stride_h, sign * view.stride_l, heads.count, rows};
   }

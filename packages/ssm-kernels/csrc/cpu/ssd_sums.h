@@ -60,6 +60,7 @@ class SsdSums {
 
   // to(b, l, group, :) = sum over the slabs of the group; the first slab's place is used as the total.
   void add_slabs(F* from, const View4& to) const {
+    if (to.data == nullptr) return;  // of no elements
     constexpr int64_t stretch = 32;
     const int64_t stretches = ceil_div(in_.steps, stretch);
     parallel_for(in_.batch * stretches, in_.num_threads, [&](int64_t task) {

@@ -193,7 +193,9 @@ void test_case(const Case& c) {
     const SsdResults got = run_kernels(c, 1), threaded = run_kernels(c, 3);
     for (const Result& result : kResults) {
       if (!(want.*result.tensor).present()) continue;
-      check_close(got.*result.tensor, want.*result.tensor, tolerance, result.name);
+      // One number is the sum of products over all steps, channels and states, which mostly cancel.
+      const double terms = result.tensor == &SsdResults::grad_A ? 4 : 1;
+      check_close(got.*result.tensor, want.*result.tensor, terms * tolerance, result.name);
       CHECK_MESSAGE((got.*result.tensor).same_bytes(threaded.*result.tensor),
                     std::string(result.name) + ": other bits from three threads");
     }
