@@ -134,7 +134,7 @@ def test_offsets_are_confined(simulated: None) -> None:
     inputs.set_activations([*views, (0,) * 5])
     inputs.set_parameters([A.data_ptr(), 0, 0, 0], False)
     inputs.set_packing(offsets.data_ptr(), 4)
-    inputs.set_mode(False, 0.0, math.inf, False)
+    inputs.set_mode(False, 0.0, math.inf, False, 1)
     native_extension.place(inputs, module, x)
     module.ssd_scan_forward(inputs, (y.data_ptr(), *y.stride()), final.data_ptr())
     assert y.isfinite().all()
