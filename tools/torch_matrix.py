@@ -36,7 +36,10 @@ QUICK = (
 )
 # Modules are compiled when first imported (--no-compile), and must not be compiled every time.
 CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
-TOOLS = ("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist")
+TOOLS = (
+    *("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist"),
+    *("safetensors", "setuptools", "transformers"),  # setuptools: inductor of PyTorch 2.6 asks for it
+)
 
 
 class StepError(Exception):
