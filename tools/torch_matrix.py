@@ -36,9 +36,9 @@ QUICK = (
 )
 # Modules are compiled when first imported (--no-compile), and must not be compiled every time.
 CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
-TOOLS = ("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist")
+TESTING = ("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist")
 # What tests read files with and compare with; the inductor of PyTorch 2.6 asks for setuptools.
-TOOLS += ("safetensors", "setuptools", "transformers")
+TOOLS = (*TESTING, "safetensors", "setuptools", "transformers")
 
 
 class StepError(Exception):
