@@ -37,8 +37,10 @@ QUICK = (
 # Modules are compiled when first imported (--no-compile), and must not be compiled every time.
 CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
 TESTING = ("hypothesis", "numpy", "pybind11", "pytest", "pytest-timeout", "pytest-xdist")
-# What tests read files with and compare with; the inductor of PyTorch 2.6 asks for setuptools.
-TOOLS = (*TESTING, "safetensors", "setuptools", "transformers")
+# What tests read files with and compare with.
+TOOLS = (*TESTING, "safetensors", "transformers")
+# The inductor of PyTorch 2.6 asks for it; others confine its version, so that it has no pin.
+UNPINNED = ("setuptools",)
 
 
 class StepError(Exception):
@@ -104,7 +106,7 @@ def environment(version: str, kept: Path | None) -> Iterator[Path]:
             run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
             pins_file = folder / "pins.txt"
             pins_file.write_text("\n".join(pins()))
-            wanted = (f"torch=={version}", *TOOLS)
+            wanted = (f"torch=={version}", *TOOLS, *UNPINNED)
             pip("--python", python, "install", "--no-compile", "-c", pins_file, *wanted)
             (folder / "complete").touch()
         yield python
