@@ -43,18 +43,18 @@ def forward(
 def pays(inputs: SsdInputs, *, gradient: bool) -> bool:
     """Whether steps take less time than chunks: heads that do not fill a vector, few states.
 
-    Measured with AVX-512 and two threads, time of steps / time of chunks:
+    Measured with AVX-512 and two threads, time of steps / time of chunks in three runs:
 
     ======== ======== ======== =========
     channels states   forward  backward
     ======== ======== ======== =========
-    64       128      1.4-2.0  2.7-3.9
-    64       32       0.9-1.3  2.1-2.5
-    32       16       0.7-0.8  1.6-1.7
-    16       64       1.0-1.2  2.3-2.5
-    16       16       0.9-1.0  1.6-1.7
-    8        64       0.5      1.0-1.1
-    4        64       0.3-0.4  0.7-0.8
+    64       128      1.1-2.4  2.7-5.2
+    64       32       1.1-1.2  2.3-2.5
+    32       16       0.7      1.3-1.5
+    16       64       0.9-1.0  2.2-2.3
+    16       16       0.7-0.9  1.7-1.8
+    8        64       0.4-0.5  1.0-1.2
+    4        64       0.2-0.3  0.7-0.8
     ======== ======== ======== =========
     """
     p, n = inputs.x.shape[3], inputs.B.shape[3]
